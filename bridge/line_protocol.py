@@ -1,0 +1,94 @@
+"""InfluxDB line protocol, one point a line. Pure.
+
+Source: InfluxDB v2 documentation, "Line protocol", sections on special characters and on data
+types. A tag, a key or a measurement cannot hold a line break or a control character, and a
+backslash before a separator has no escape; such names are an error of ours, not of a device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bridge.readings import Row
+
+READINGS = "readings"
+"""Measurement of what devices measured."""
+
+INGEST_HEALTH = "ingest_health"
+"""Measurement of the system's own health."""
+
+
+class Point(NamedTuple):
+    """One point: what a line says.
+
+    Attributes:
+        tags: an empty value means that the tag is left out.
+        fields: at least one; floats, integers, booleans or strings.
+        time_ns: ns since 1970 UTC.
+    """
+
+    measurement: str
+    tags: Mapping[str, str]
+    fields: Mapping[str, float | int | bool | str]
+    time_ns: int
+
+
+def point_of(row: Row) -> Point:
+    """The point of a stored reading: a field a quantity, and where its time came from."""
+    fields: dict[str, float | int | bool | str] = {
+        name: float(value) for name, value in row.values.items()
+    }
+    fields["ts_source"] = row.ts_source
+    if row.faults:
+        fields["faults"] = ",".join(row.faults)
+    return Point(READINGS, {"device": row.device, "site": row.site}, fields, row.time_ns)
+
+
+def encode_point(point: Point) -> str:
+    """The line of a point, without the line break.
+
+    Raises:
+        ValueError: a name cannot be written, there is no field, or a number is not finite.
+    """
+    if not point.fields:
+        msg = f"{point.measurement}: a point needs a field"
+        raise ValueError(msg)
+    head = [_escape(point.measurement, ", ")]
+    head += [
+        f"{_escape(key, ',= ')}={_escape(value, ',= ')}"
+        for key, value in sorted(point.tags.items())
+        if value
+    ]
+    fields = ",".join(
+        f"{_escape(key, ',= ')}={_field(value)}" for key, value in point.fields.items()
+    )
+    return f"{','.join(head)} {fields} {point.time_ns}"
+
+
+def _escape(name: str, special: str) -> str:
+    if name.isalnum() and name.isascii():
+        return name
+    if not name or "\\" in name or any(c < " " or c == "\x7f" for c in name):
+        msg = f"{name!r} cannot be a name in line protocol"
+        raise ValueError(msg)
+    for character in special:
+        name = name.replace(character, f"\\{character}")
+    return name
+
+
+def _field(value: float | bool | str) -> str:
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return f"{value}i"
+    if not math.isfinite(value):
+        msg = f"{value} cannot be a field"
+        raise ValueError(msg)
+    return repr(value)

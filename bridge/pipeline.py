@@ -1,0 +1,187 @@
+"""Read this first: the whole way of one message, from the broker to the database.
+
+    source ─▶ judge ─▶ journal (fsync) ─▶ acknowledge + receipt ─▶ forwarder ─▶ sink
+
+1. The source hands over what has arrived (`source.py`, `subscriber.py`).
+2. Every reading in it gets exactly one outcome: accepted, duplicate, refused (`judge.py`).
+3. The batch goes to disk in one transaction, with the memory it changed (`journal.py`). While
+   that fails the batch is kept here, nothing is acknowledged, and the source waits.
+4. Only then are the messages acknowledged, and the devices told (`receipts.py`).
+5. The forwarder writes accepted rows to the database and moves its cursor (`forwarder.py`).
+
+Refusals that the broker made itself come by its log (`take_decisions`) into the same ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from bridge.judge import Judgement, judge
+from broker_config.errors import JournalError
+from broker_config.events import Event, record
+from broker_config.topics import Kind, is_identity, topic_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Executor
+
+    from bridge.boot_book import BootBook
+    from bridge.forwarder import Forwarder
+    from bridge.health import HealthBook
+    from bridge.journal import Journal
+    from bridge.outcomes import Delivery, Judged
+    from bridge.receipts import ReceiptBook
+    from bridge.roster import Roster
+    from bridge.source import Source
+    from broker_config.broker.decision_log import DecisionLog
+    from broker_config.policy import Policy
+
+RETRY_S = 1.0
+"""Pause before a failed commit is tried again, in seconds."""
+
+DECISIONS_EVERY_S = 0.5
+DECISIONS_LIMIT = 1_000
+RECEIPTS_EVERY_S = 0.2
+
+
+class Pipeline:
+    """One bridge's line, from its source to its journal."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        policy: Policy,
+        roster: Roster,
+        boots: BootBook,
+        journal: Journal,
+        journal_thread: Executor,
+        forwarder: Forwarder,
+        receipts: ReceiptBook,
+        health: HealthBook,
+    ) -> None:
+        self._source = source
+        self._policy, self._revision = policy, policy.revision
+        self._roster = roster
+        self._boots = boots
+        self._journal, self._journal_thread = journal, journal_thread
+        self._forwarder = forwarder
+        self._receipts = receipts
+        self._health = health
+        self._arrivals = time.time_ns() // 1_000
+        self.journal_problem = ""
+        self.journal_problem_since_ms = 0
+
+    async def run(self) -> None:
+        """Take messages for ever; ends only by being cancelled."""
+        while True:
+            batch = await self._source.next_batch()
+            judged = await self._judge(batch)
+            await self._commit(judged)
+            self._source.acknowledge(batch)
+            self._tell(judged)
+            self._forwarder.wake()
+
+    async def _judge(self, batch: list[Delivery]) -> list[Judged]:
+        """Step 2; the journal's memory of an old boot may have to be read again."""
+        while True:
+            try:
+                by = Judgement(self._policy, self._revision, self._roster.sites(), self._boots)
+                return [judge(delivery, by, arrival=self._next_arrival()) for delivery in batch]
+            except JournalError as exc:
+                self._boots.forget_changed()
+                await self._journal_failed(exc)
+
+    async def _commit(self, judged: list[Judged]) -> None:
+        """Step 3: do not return before the batch is on disk."""
+        boots = self._boots.take_changed()
+        heard = self._heard((one.device, one.delivery.received_ms) for one in judged)
+        while True:
+            try:
+                await self._on_journal_thread(
+                    lambda: self._journal.append(
+                        judged, boots, heard=heard, policy=self._revision, now_ms=_now_ms()
+                    )
+                )
+            except JournalError as exc:
+                await self._journal_failed(exc)
+            else:
+                break
+        if self.journal_problem:
+            self.journal_problem = ""
+            record(Event.JOURNAL_RECOVERED)
+
+    def _tell(self, judged: list[Judged]) -> None:
+        """Step 4: receipts, health and events for what is now on disk."""
+        for one in judged:
+            self._receipts.add(one)
+            for refused in one.refused:
+                refusal = refused.refusal
+                self._health.refused(refusal.code.name, one.device, 1, one.delivery.received_ms)
+                record(
+                    Event.REFUSED,
+                    code=refusal.code.name,
+                    device=one.device,
+                    topic=one.delivery.topic,
+                    detail=refusal.detail,
+                )
+
+    async def send_receipts(self) -> None:
+        """Send due receipts and the own heartbeat for ever."""
+        while True:
+            await asyncio.sleep(RECEIPTS_EVERY_S)
+            now_ms = _now_ms()
+            self._source.beat(now_ms)
+            if self._source.state.connected:
+                for device, payload in self._receipts.take_due(now_ms, policy=self._revision):
+                    if is_identity(device):
+                        self._source.publish(topic_for(device, Kind.RECEIPT), payload)
+
+    async def take_decisions(self, log: DecisionLog) -> None:
+        """Take the broker's refusals into the ledger for ever."""
+        while True:
+            try:
+                if await self._take_some_decisions(log):
+                    continue
+            except JournalError as exc:
+                record(Event.DECISIONS_UNREADABLE, code=type(exc).__name__, problem=str(exc))
+            await asyncio.sleep(DECISIONS_EVERY_S)
+
+    async def _take_some_decisions(self, log: DecisionLog) -> bool:
+        """Take the next of the broker's refusals; True when there may be more."""
+        rows = log.read_after(self._journal.decision_id(), DECISIONS_LIMIT)
+        if not rows:
+            return False
+        heard = self._heard((row.device, row.at_ms) for row in rows)
+        await self._on_journal_thread(lambda: self._journal.append_decisions(rows, heard=heard))
+        for row in rows:
+            self._health.refused(row.code, row.device, row.times, row.at_ms)
+        return len(rows) == DECISIONS_LIMIT
+
+    def _heard(self, contacts: Iterable[tuple[str, int]]) -> dict[str, int]:
+        """Note which enrolled devices made contact; names that nobody enrolled are not kept."""
+        enrolled = self._roster.sites()
+        heard = {device: at_ms for device, at_ms in contacts if device in enrolled}
+        for device, at_ms in heard.items():
+            self._health.heard(device, at_ms)
+        return heard
+
+    async def _on_journal_thread(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._journal_thread, work)
+
+    async def _journal_failed(self, exc: JournalError) -> None:
+        if not self.journal_problem:
+            record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
+            self.journal_problem_since_ms = _now_ms()
+        self.journal_problem = str(exc)
+        await asyncio.sleep(RETRY_S)
+
+    def _next_arrival(self) -> int:
+        self._arrivals += self._policy.limits.readings_per_message
+        return self._arrivals
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,213 @@
+"""The bridge process: what is wired to what.
+
+One event loop; two threads beside it, one for the journal and one for the database, because both
+wait for a disk or a network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from bridge.boot_book import BootBook
+from bridge.forwarder import Forwarder
+from bridge.health import HealthBook
+from bridge.journal import Journal
+from bridge.journal_reader import JournalReader
+from bridge.monitor import Monitor
+from bridge.pipeline import Pipeline
+from bridge.receipts import ReceiptBook
+from bridge.roster import Roster
+from bridge.sinks import open_sink
+from bridge.subscriber import MqttSubscriber
+from bridge.web.app import make_app
+from broker_config.broker.decision_log import DecisionLog
+from broker_config.errors import InternalError
+from broker_config.events import Event, record
+from broker_config.listening_port import check_port
+from broker_config.policy import Role, parse_policy
+from broker_config.registry import Enrolment, Registry
+from broker_config.run_files import Address, announce, retract, sole_process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from bridge.readings import Row
+    from broker_config.home import Home
+    from broker_config.settings import Settings
+
+WATCH_S = 0.05
+"""How often the start of the HTTP server is looked at, in seconds."""
+
+
+async def run_bridge(home: Home, settings: Settings, on_ready: Callable[[Address], None]) -> None:
+    """Take readings until SIGTERM or SIGINT.
+
+    Args:
+        on_ready: called once with the HTTP address when the page answers and the subscription
+            stands.
+
+    Raises:
+        ConfigurationError: port taken, policy unreadable, InfluxDB without a token.
+        JournalError: the journal cannot be used.
+    """
+    check_port(settings.http.host, settings.http.port, flag="--http-port")
+    with sole_process(home, "bridge"):
+        policy = parse_policy(home.policy_file.read_text("utf-8"), where=str(home.policy_file))
+        registry = Registry(home.registry_file)
+        roster = Roster(registry)
+        journal, memory = Journal(home.journal_file), JournalReader(home.journal_file)
+        sink = open_sink(home, settings)
+        journal_thread, sink_thread = (
+            ThreadPoolExecutor(1, "journal"),
+            ThreadPoolExecutor(1, "sink"),
+        )
+        health = HealthBook(window_s=settings.health.window_s, started_ms=_now_ms())
+        for seen in journal.devices():
+            health.remember(seen.device, seen.first_ms, seen.stored_ms)
+        latest: dict[str, Row] = {}
+        source = _make_source(settings, registry)
+        forwarder = Forwarder(
+            journal=journal,
+            journal_thread=journal_thread,
+            sink=sink,
+            sink_thread=sink_thread,
+            policy_revision=policy.revision,
+            batch_messages=settings.bridge.forward_messages,
+            on_stored=health.stored,
+            latest=latest,
+        )
+        pipeline = Pipeline(
+            source=source,
+            policy=policy,
+            roster=roster,
+            boots=BootBook(memory.boot),
+            journal=journal,
+            journal_thread=journal_thread,
+            forwarder=forwarder,
+            receipts=ReceiptBook(),
+            health=health,
+        )
+        monitor = Monitor(
+            settings=settings,
+            sink_kind=sink.kind,
+            policy_revision=policy.revision,
+            roster=roster,
+            health=health,
+            source=source,
+            pipeline=pipeline,
+            forwarder=forwarder,
+            journal=journal,
+            journal_thread=journal_thread,
+            latest=latest,
+        )
+        decisions = DecisionLog(home.broker_file)
+        server = _make_server(settings, monitor)
+        work = [
+            pipeline.run(),
+            pipeline.send_receipts(),
+            pipeline.take_decisions(decisions),
+            forwarder.run(),
+            monitor.run(),
+            monitor.write_health(),
+            server.serve(),
+            _announce_when_ready(home, settings, server, source, on_ready),
+        ]
+        try:
+            await source.start()
+            await _run_until_stopped(work)
+        finally:
+            retract(home, "bridge")
+            await source.stop()
+            for thread in (journal_thread, sink_thread):
+                thread.shutdown()
+            for opened in (sink, journal, memory, registry, decisions):
+                opened.close()
+            record(Event.PROCESS_STOPPED)
+
+
+def _make_source(settings: Settings, registry: Registry) -> MqttSubscriber:
+    """The subscription, with a credential of its own.
+
+    At our broker the bridge gives itself a fresh secret at every start: none is kept on disk.
+    """
+    mqtt = settings.mqtt
+    if mqtt.username:
+        username, password = mqtt.username, mqtt.password.reveal()
+    else:
+        wanted = Enrolment(settings.bridge.id, role=Role.BRIDGE)
+        username, password = registry.ensure(wanted, now_ms=_now_ms())
+    return MqttSubscriber(
+        host=mqtt.host,
+        port=mqtt.port,
+        username=username,
+        password=password,
+        batch_messages=settings.bridge.commit_messages,
+    )
+
+
+def _make_server(settings: Settings, monitor: Monitor) -> uvicorn.Server:
+    config = uvicorn.Config(
+        make_app(monitor),
+        host=settings.http.host,
+        port=settings.http.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+        lifespan="off",
+        limit_concurrency=200,
+        h11_max_incomplete_event_size=16_384,
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]  # signals are ours: the whole process stops, not only HTTP
+    return server
+
+
+async def _announce_when_ready(
+    home: Home,
+    settings: Settings,
+    server: uvicorn.Server,
+    source: MqttSubscriber,
+    on_ready: Callable[[Address], None],
+) -> None:
+    while not (server.started and source.state.connected):  # noqa: ASYNC110 -- uvicorn has no event for it
+        await asyncio.sleep(WATCH_S)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    address = Address(os.getpid(), settings.http.host, port)
+    announce(home, "bridge", address)
+    record(Event.PROCESS_READY, host=address.host, port=address.port)
+    on_ready(address)
+    await asyncio.Event().wait()
+
+
+async def _run_until_stopped(work: list[Coroutine[Any, Any, None]]) -> None:
+    """Run everything until a signal; when one part ends by itself, that is an error of ours."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    tasks = [asyncio.create_task(part) for part in work]
+    waiting = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    if waiting in done:
+        return
+    waiting.cancel()
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+    raise InternalError("a part of the bridge ended by itself")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

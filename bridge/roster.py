@@ -1,0 +1,47 @@
+"""Who is enrolled, as the bridge sees it: a snapshot that follows the registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker_config.policy import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from broker_config.registry import Entry, Registry
+
+
+class Roster:
+    """The enrolled devices; read again whenever the registry's file has changed."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._version: int | None = None
+        self._devices: dict[str, Entry] = {}
+        self._sites: dict[str, str] = {}
+
+    def devices(self) -> Mapping[str, Entry]:
+        """Every enrolled device, revoked ones included, by name.
+
+        Raises:
+            JournalError: when the registry cannot be read.
+        """
+        self._follow()
+        return self._devices
+
+    def sites(self) -> Mapping[str, str]:
+        """The site of every enrolled device.
+
+        Raises:
+            JournalError: when the registry cannot be read.
+        """
+        self._follow()
+        return self._sites
+
+    def _follow(self) -> None:
+        version = self._registry.data_version()
+        if version != self._version:
+            self._devices = {entry.name: entry for entry in self._registry.entries(Role.DEVICE)}
+            self._sites = {entry.name: entry.site for entry in self._devices.values()}
+            self._version = version

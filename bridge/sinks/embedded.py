@@ -1,0 +1,127 @@
+"""The embedded store: SQLite, for who has no InfluxDB (`readings.db`).
+
+One table of points with the key that InfluxDB has (measurement, tags, time); fields of one point
+are merged. The view `readings` shows the quantities as JSON beside device and time.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bridge.line_protocol import READINGS, Point
+from bridge.readings import Row
+from broker_config.errors import SinkUnreachableError
+from broker_config.sqlite_file import open_sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS points (
+    measurement TEXT NOT NULL,
+    device TEXT NOT NULL,
+    time_ns INTEGER NOT NULL,
+    tags TEXT NOT NULL,
+    fields TEXT NOT NULL,
+    PRIMARY KEY (measurement, device, time_ns, tags)
+) WITHOUT ROWID;
+CREATE VIEW IF NOT EXISTS readings AS
+    SELECT device, json_extract(tags, '$.site') AS site, time_ns / 1000000 AS ts_ms,
+           json_extract(fields, '$.ts_source') AS ts_source, fields
+    FROM points WHERE measurement = 'readings'
+"""
+
+_encoder = msgspec.json.Encoder(order="sorted")
+
+
+class EmbeddedSink:
+    """A `Sink` in one SQLite file."""
+
+    kind = "embedded"
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open the file, making it where it is missing.
+
+        Raises:
+            JournalError: when the file cannot be used.
+        """
+        self._path = path
+        self._db = open_sqlite(path, _SCHEMA, version=_VERSION, read_only=read_only)
+
+    def write(self, points: Sequence[Point]) -> None:
+        """Store all points in one transaction.
+
+        Raises:
+            SinkUnreachableError: nothing was stored (disk full, read-only, locked).
+        """
+        rows = [
+            (
+                point.measurement,
+                point.tags.get("device", ""),
+                point.time_ns,
+                _encoder.encode({k: v for k, v in point.tags.items() if v}).decode(),
+                _encoder.encode(point.fields).decode(),
+            )
+            for point in points
+        ]
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany(
+                    "INSERT INTO points VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE"
+                    " SET fields=json_patch(fields, excluded.fields)",
+                    rows,
+                )
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as exc:
+            raise SinkUnreachableError(
+                f"cannot write {self._path} ({exc})", "make room on the disk or make it writable"
+            ) from None
+
+    def read(self, device: str, *, since_ms: int, limit: int) -> Iterator[Row]:
+        """The readings of a device, oldest first.
+
+        Raises:
+            SinkUnreachableError: when the file cannot be read.
+        """
+        try:
+            rows = self._db.execute(
+                "SELECT time_ns, tags, fields FROM points WHERE measurement=? AND device=?"
+                " AND time_ns >= ? ORDER BY time_ns DESC LIMIT ?",
+                (READINGS, device, since_ms * 1_000_000, limit),
+            ).fetchall()
+        except sqlite3.Error as exc:
+            raise SinkUnreachableError(f"cannot read {self._path} ({exc})") from None
+        for time_ns, tags, fields in reversed(rows):
+            site = msgspec.json.decode(tags).get("site", "")
+            yield row_of(device, site, time_ns, msgspec.json.decode(fields))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+def row_of(device: str, site: str, time_ns: int, fields: dict[str, object]) -> Row:
+    """The reading that a point of the measurement `readings` stands for."""
+    faults = fields.get("faults")
+    return Row(
+        device=device,
+        site=site,
+        time_ns=time_ns,
+        ts_source=str(fields.get("ts_source", "")),
+        values={
+            name: float(value)
+            for name, value in fields.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        },
+        faults=tuple(faults.split(",")) if isinstance(faults, str) and faults else (),
+    )

@@ -1,0 +1,4 @@
+"""The embedded broker: amqtt with our authentication and topic plugins.
+
+Read `process.py` first (what is wired to what), then `gatekeeper.py` (who is let in).
+"""

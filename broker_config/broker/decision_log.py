@@ -1,0 +1,154 @@
+"""The broker's durable log of what it refused (`broker.db`).
+
+The broker appends; the bridge reads what is new and puts it into the ledger. Equal refusals that
+happen within one flush are one row with a count, so that a storm of them stays small.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, NamedTuple
+
+from broker_config.errors import JournalError
+from broker_config.sqlite_file import open_sqlite
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from broker_config.refusals import Refusal
+
+MAX_PENDING = 1_000
+"""Most distinct refusals kept between two flushes; further ones lose their particulars."""
+
+MAX_ROWS = 100_000
+"""The log keeps the newest rows only."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS decisions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_ms INTEGER NOT NULL,
+    code TEXT NOT NULL,
+    device TEXT NOT NULL,
+    address TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    policy TEXT NOT NULL,
+    times INTEGER NOT NULL
+)
+"""
+_VERSION = 1
+_COLUMNS = "at_ms, code, device, address, topic, rule, detail, policy, times"
+
+
+class DecisionRecord(NamedTuple):
+    """One refusal by the broker, or `times` equal ones.
+
+    Attributes:
+        id: position in the log.
+        at_ms: when the last of them happened, ms since 1970 UTC.
+        device: the identity that the client claimed; empty when it claimed none.
+        policy: the revision that judged.
+    """
+
+    id: int
+    at_ms: int
+    code: str
+    device: str
+    address: str
+    topic: str
+    rule: str
+    detail: str
+    policy: str
+    times: int
+
+
+class PendingDecisions:
+    """Refusals since the last flush, equal ones added up. Pure bookkeeping in memory."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str, str, str, str], DecisionRecord] = {}
+
+    def add(
+        self, refusal: Refusal, *, at_ms: int, device: str, address: str, topic: str, policy: str
+    ) -> None:
+        """Add one refusal."""
+        key = (refusal.code.name, device, address, topic, refusal.rule)
+        known = self._rows.get(key)
+        if known is None and len(self._rows) >= MAX_PENDING:
+            key = (refusal.code.name, "", "", "", "")
+            known = self._rows.get(key)
+        count = known.times + 1 if known else 1
+        self._rows[key] = DecisionRecord(
+            0, at_ms, key[0], key[1], key[2], key[3], key[4], refusal.detail, policy, count
+        )
+
+    def take(self) -> list[DecisionRecord]:
+        """Everything since the last take."""
+        rows = list(self._rows.values())
+        self._rows.clear()
+        return rows
+
+    def give_back(self, rows: list[DecisionRecord]) -> None:
+        """Put rows back that could not be written; what came since is added to them."""
+        newer = self._rows
+        self._rows = {(r.code, r.device, r.address, r.topic, r.rule): r for r in rows}
+        for key, row in newer.items():
+            older = self._rows.get(key)
+            self._rows[key] = row._replace(times=row.times + older.times) if older else row
+
+
+class DecisionLog:
+    """The file itself."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open the log.
+
+        Raises:
+            JournalError: when the file cannot be used, or is to be read and not there.
+        """
+        self._path = path
+        self._db = open_sqlite(path, _SCHEMA, version=_VERSION, read_only=read_only)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def append(self, rows: list[DecisionRecord]) -> None:
+        """Write rows and forget the oldest beyond `MAX_ROWS`.
+
+        Raises:
+            JournalError: nothing was written.
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany(
+                    f"INSERT INTO decisions ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)",
+                    [row[1:] for row in rows],
+                )
+                self._db.execute(
+                    "DELETE FROM decisions WHERE id <= (SELECT max(id) FROM decisions) - ?",
+                    (MAX_ROWS,),
+                )
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.Error as exc:
+            raise JournalError(f"cannot write {self._path} ({exc})", "check the disk") from None
+
+    def read_after(self, last_id: int, limit: int) -> list[DecisionRecord]:
+        """The next rows after `last_id`, oldest first.
+
+        Raises:
+            JournalError: when the file cannot be read.
+        """
+        try:
+            rows = self._db.execute(
+                f"SELECT id, {_COLUMNS} FROM decisions WHERE id > ? ORDER BY id LIMIT ?",
+                (last_id, limit),
+            ).fetchall()
+        except sqlite3.Error as exc:
+            raise JournalError(f"cannot read {self._path} ({exc})", "check the disk") from None
+        return [DecisionRecord(*row) for row in rows]

@@ -1,0 +1,141 @@
+"""The broker process: what is wired to what."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from broker_config.broker.decision_log import DecisionLog
+from broker_config.broker.gatekeeper import Gatekeeper
+from broker_config.broker.offline_queue import OfflineQueueBroker
+from broker_config.errors import BrokerVersionError, ConfigurationError, JournalError
+from broker_config.events import Event, record
+from broker_config.listening_port import check_port
+from broker_config.policy import parse_policy
+from broker_config.registry import Registry
+from broker_config.run_files import Address, announce, retract, sole_process
+from broker_config.settings import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker_config.broker.decision_log import DecisionRecord
+    from broker_config.home import Home
+    from broker_config.settings import Settings
+
+AMQTT_VERSION = "0.12.1"
+"""The plugin interface and the listener's internals used here are those of this version."""
+
+FLUSH_S = 0.2
+"""How long a refusal may wait before it is in the log, in seconds."""
+
+
+async def run_broker(home: Home, settings: Settings, on_ready: Callable[[Address], None]) -> None:
+    """Serve MQTT until SIGTERM or SIGINT.
+
+    Args:
+        on_ready: called once with the address when clients can connect.
+
+    Raises:
+        ConfigurationError: port taken, plaintext on an open address, policy unreadable.
+        BrokerVersionError: another amqtt than `AMQTT_VERSION` is installed.
+    """
+    _check_amqtt()
+    _check_listener(settings)
+    policy = parse_policy(home.policy_file.read_text("utf-8"), where=str(home.policy_file))
+    registry = Registry(home.registry_file)
+    decisions = DecisionLog(home.broker_file)
+    gatekeeper = Gatekeeper(policy, registry)
+    with sole_process(home, "broker"):
+        record(Event.POLICY_ACTIVE, revision=gatekeeper.revision)
+        broker = OfflineQueueBroker(_amqtt_configuration(settings, gatekeeper))
+        await broker.start()
+        flusher = asyncio.create_task(_flush_decisions(gatekeeper, decisions))
+        address = Address(os.getpid(), settings.mqtt.host, _bound_port(broker))
+        announce(home, "broker", address)
+        record(Event.PROCESS_READY, host=address.host, port=address.port)
+        on_ready(address)
+        try:
+            await _stop_signal()
+        finally:
+            retract(home, "broker")
+            flusher.cancel()
+            await broker.shutdown()
+            decisions.append(gatekeeper.pending.take())
+            decisions.close()
+            registry.close()
+            record(Event.PROCESS_STOPPED)
+
+
+def _check_amqtt() -> None:
+    found = version("amqtt")
+    if found != AMQTT_VERSION:
+        raise BrokerVersionError(
+            f"amqtt {found} is installed, this broker needs {AMQTT_VERSION}",
+            f"pip install amqtt=={AMQTT_VERSION}",
+        )
+
+
+def _check_listener(settings: Settings) -> None:
+    mqtt = settings.mqtt
+    if not is_loopback(mqtt.host) and not mqtt.allow_plaintext:
+        raise ConfigurationError(
+            f"mqtt.host {mqtt.host} is not loopback and the listener is plaintext",
+            "set mqtt.allow_plaintext = true if the network is trusted",
+        )
+    check_port(mqtt.host, mqtt.port, flag="--mqtt-port")
+
+
+def _amqtt_configuration(settings: Settings, gatekeeper: Gatekeeper) -> dict[str, object]:
+    host = f"[{settings.mqtt.host}]" if ":" in settings.mqtt.host else settings.mqtt.host
+    plugin = {"gatekeeper": gatekeeper}
+    return {
+        "listeners": {"default": {"type": "tcp", "bind": f"{host}:{settings.mqtt.port}"}},
+        "plugins": {
+            "broker_config.broker.plugins.AdmitPlugin": plugin,
+            "broker_config.broker.plugins.TopicPlugin": plugin,
+        },
+    }
+
+
+def _bound_port(broker: OfflineQueueBroker) -> int:
+    """The port that the listener really has; amqtt has no public way to ask."""
+    server = broker._servers["default"].instance  # noqa: SLF001 -- see the docstring; version pinned
+    return int(server.sockets[0].getsockname()[1])
+
+
+async def _flush_decisions(gatekeeper: Gatekeeper, log: DecisionLog) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_S)
+        rows = gatekeeper.pending.take()
+        if rows:
+            await _flush_once(gatekeeper, log, rows)
+
+
+async def _flush_once(gatekeeper: Gatekeeper, log: DecisionLog, rows: list[DecisionRecord]) -> None:
+    for row in rows:
+        record(
+            Event.REFUSED,
+            code=row.code,
+            count=row.times,
+            device=row.device,
+            address=row.address,
+            topic=row.topic,
+            detail=row.detail,
+        )
+    try:
+        await asyncio.to_thread(log.append, rows)
+    except JournalError as exc:
+        gatekeeper.pending.give_back(rows)
+        record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
+
+
+async def _stop_signal() -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()

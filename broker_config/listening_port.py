@@ -1,0 +1,76 @@
+"""Check that a port can be listened on, and name the process that has it when not."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import socket
+from contextlib import suppress
+
+import psutil
+
+from broker_config.errors import ConfigurationError, PortInUseError
+
+FREE_PORTS = range(20_000, 32_768)
+"""Where a free port is looked for: below the ports that Linux gives to outgoing connections
+(ip_local_port_range). One of those could be given to a client that reconnects on this machine
+while the server restarts, and would then keep the server out."""
+
+_ATTEMPTS = 100
+
+
+def free_port(host: str) -> int:
+    """A port that can be listened on now, and that outgoing connections do not take.
+
+    Raises:
+        ConfigurationError: the address is not one of this machine, or no port was free.
+    """
+    for _ in range(_ATTEMPTS):
+        port = secrets.choice(FREE_PORTS)
+        with suppress(PortInUseError):
+            check_port(host, port, flag="--mqtt-port or --http-port")
+            return port
+    raise ConfigurationError(f"no free port on {host}", "name one")
+
+
+def check_port(host: str, port: int, *, flag: str) -> None:
+    """Check that this process may listen on `host:port`.
+
+    Args:
+        flag: the flag with which the user can choose another port.
+
+    Raises:
+        PortInUseError: taken; the message names the process where the system tells.
+        ConfigurationError: the address is not one of this machine, or needs more rights.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            raise PortInUseError(
+                f"port {port} on {host} is in use by {_owner(port)}",
+                f"stop that process, or choose another port with {flag}",
+            ) from None
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port} ({exc.strerror or exc})",
+            f"choose another address or port ({flag})",
+        ) from None
+
+
+def _owner(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and connection.laddr.port == port
+                and connection.pid
+            ):
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except psutil.Error:
+        pass
+    return "another process"

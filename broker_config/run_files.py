@@ -1,0 +1,108 @@
+"""What runs now in a home: one lock and one address file a process, in `run/`.
+
+The lock (flock) is what says that a process lives: it goes with the process however that ends.
+The address file beside it says where to reach it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from broker_config.errors import ConfigurationError
+from broker_config.home import FILE_MODE, Home, write_private
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LOCK_ATTEMPTS = 5
+LOCK_PAUSE_S = 0.02
+"""Pause before the second attempt, in seconds; each later one is longer by as much."""
+
+Process = Literal["up", "broker", "bridge"]
+
+
+class Address(NamedTuple):
+    """Where a process listens."""
+
+    pid: int
+    host: str
+    port: int
+
+
+@contextmanager
+def sole_process(home: Home, process: Process) -> Iterator[None]:
+    """Be the only process of that kind in this home, for as long as the block lasts.
+
+    Raises:
+        ConfigurationError: when there is one already; it names its pid.
+    """
+    path = _lock_file(home, process)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+    try:
+        if not _locked(descriptor):
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            raise ConfigurationError(
+                f"{home.path} already has a running {process} (pid {holder or 'unknown'})",
+                "stop that one first, or name another home with --home",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock; a reader of `address_of` may hold it for an instant, so try again."""
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_PAUSE_S * (attempt + 1))
+        else:
+            return True
+    return False
+
+
+def announce(home: Home, process: Process, address: Address) -> None:
+    """Write where this process listens."""
+    write_private(_address_file(home, process), json.dumps(address._asdict()).encode())
+
+
+def retract(home: Home, process: Process) -> None:
+    """Take the address back when the process ends."""
+    _address_file(home, process).unlink(missing_ok=True)
+
+
+def address_of(home: Home, process: Process) -> Address | None:
+    """Where a living process listens; None when it does not run or is not ready."""
+    try:
+        descriptor = os.open(_lock_file(home, process), os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+    try:
+        return Address(**json.loads(_address_file(home, process).read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _lock_file(home: Home, process: Process) -> Path:
+    return home.run_folder / f"{process}.lock"
+
+
+def _address_file(home: Home, process: Process) -> Path:
+    return home.run_folder / f"{process}.json"

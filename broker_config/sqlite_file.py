@@ -1,0 +1,89 @@
+"""Open one of our SQLite files: the same durability, the same permissions, the same checks.
+
+WAL with `synchronous=FULL`: a commit that returned survives a power cut
+(https://www.sqlite.org/pragma.html#pragma_synchronous).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+from broker_config.errors import IotError, JournalError
+from broker_config.home import FILE_MODE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+APPLICATION_ID = 0x696F7469
+""""ioti" in ASCII: marks a file as ours (https://www.sqlite.org/pragma.html#pragma_application_id)."""
+
+BUSY_TIMEOUT_MS = 10_000
+"""How long a writer waits for another process' transaction, in ms."""
+
+
+def open_sqlite(
+    path: Path, schema: str, *, version: int, read_only: bool = False
+) -> sqlite3.Connection:
+    """Open, and where needed make, a database file of ours.
+
+    The connection is in autocommit mode: transactions are begun explicitly. It may be used from
+    any thread, by one thread at a time.
+
+    Args:
+        schema: `CREATE ... IF NOT EXISTS` statements.
+        version: the schema's number, kept in `user_version`.
+
+    Raises:
+        JournalError: when the file is not ours, of another version, damaged or not accessible.
+    """
+    try:
+        if read_only:
+            connection = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        else:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE))
+            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except (OSError, sqlite3.Error) as exc:
+        raise JournalError(
+            f"cannot open {path} ({exc})", "check that it exists and is yours"
+        ) from None
+    try:
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        _check_ownership(connection, path, version)
+        if not read_only:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {schema};"
+                f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={version}; COMMIT;"
+            )
+    except sqlite3.Error as exc:
+        connection.close()
+        raise JournalError(
+            f"cannot use {path} ({exc})", "set the file aside and start again"
+        ) from None
+    except IotError:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_ownership(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    is_empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if is_empty and not found:
+        return
+    if application != APPLICATION_ID:
+        raise JournalError(f"{path} is a database of another program", "set it aside")
+    if found != version:
+        raise JournalError(
+            f"{path} has schema version {found}, this program reads {version}",
+            "run the version of the program that wrote it",
+        )

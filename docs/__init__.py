@@ -1,0 +1,1 @@
+"""The documentation, and `generate.py`, which writes its references from the code."""

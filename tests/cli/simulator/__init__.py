@@ -1,0 +1,1 @@
+"""The fleet simulator: its decisions alone, and its boards against real brokers."""

@@ -1,0 +1,1 @@
+"""The system from outside: `iotctl`, MQTT clients that are not ours, the databases themselves."""
