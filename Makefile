@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CACHE := .cache
-SOURCES := broker_config bridge cli bench tests
+SOURCES := broker_config bridge cli bench docs tests
 DEMO ?= 10
 
 .PHONY: run test check format bench services docs clean help

@@ -191,7 +191,7 @@ class HealthBook:
         quiet_ms = now_ms - self._reference_ms(known)
         interval_ms = expected.interval_s * 1000
         if quiet_ms <= LATE_INTERVALS * interval_ms + SLACK_MS:
-            return "reporting" if known.stored_ms is not None else "late"
+            return "reporting"
         return "late" if quiet_ms <= SILENT_INTERVALS * interval_ms + SLACK_MS else "silent"
 
     def report(self, expectations: Mapping[str, Expectation], now_ms: int) -> HealthReport:

@@ -10,6 +10,7 @@ from contextlib import suppress
 import psutil
 
 from broker_config.errors import ConfigurationError, PortInUseError
+from broker_config.settings import Mqtt, is_loopback
 
 FREE_PORTS = range(20_000, 32_768)
 """Where a free port is looked for: below the ports that Linux gives to outgoing connections
@@ -60,6 +61,20 @@ def check_port(host: str, port: int, *, flag: str) -> None:
             f"cannot listen on {host}:{port} ({exc.strerror or exc})",
             f"choose another address or port ({flag})",
         ) from None
+
+
+def check_mqtt_listener(settings: Mqtt) -> None:
+    """Check that the broker may listen where the settings say.
+
+    Raises:
+        ConfigurationError: plaintext on an address that others can reach, or as `check_port`.
+    """
+    if not is_loopback(settings.host) and not settings.allow_plaintext:
+        raise ConfigurationError(
+            f"mqtt.host {settings.host} is not loopback and the listener is plaintext",
+            "set mqtt.allow_plaintext = true if the network is trusted",
+        )
+    check_port(settings.host, settings.port, flag="--mqtt-port")
 
 
 def _owner(port: int) -> str:

@@ -22,12 +22,12 @@ def refusals_page() -> str:
     parts = [
         _NOTE,
         "# Refusals",
-        "Every message that does not become a row is refused with one of these codes. The device "
+        ("Every message that does not become a row is refused with one of these codes. The device "
         "gets it in its receipt, the operator in `iotctl quarantine list` and `iotctl status`, the "
-        'dashboard in the counter `iot_events_total{event="refused"}`.',
-        "**The device** does one of three things with the reading: `drop` (it can never be "
+        'dashboard in the counter `iot_events_total{event="refused"}`.'),
+        ("**The device** does one of three things with the reading: `drop` (it can never be "
         "accepted), `hold` (the server may be at fault: keep it, try later), `reprovision` (the "
-        "credential is wrong: keep everything, get a new one).",
+        "credential is wrong: keep everything, get a new one)."),
         "| code | the device |\n|---|---|\n"
         + "\n".join(
             f"| [`{code.name}`](#{_anchor(code.name)}) | {code.action} |" for code in every_code()

@@ -57,9 +57,7 @@ def test_the_examples_of_help_run(running: System, tmp_path: Path) -> None:
     assert len(examples) > 10
     serving = ("iotctl up", "iotctl broker", "iotctl bridge")
     for example in examples:
-        words = shlex.split(example.partition(" > ")[0].replace('eval "$(', "").replace(')"', ""))[
-            1:
-        ]
+        words = shlex.split(re.split(" >>? ", example)[0])[1:]
         if example.startswith(serving) or "--watch" in words:
             continue
         words = ["3s" if word == "30s" else word for word in words]

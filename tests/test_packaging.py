@@ -7,14 +7,9 @@ import sys
 import venv
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 import pytest
 
 from tests.harness.system import clean_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,7 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("empty-venv")
     venv.create(folder, with_pip=True)
     subprocess.run(
@@ -38,7 +33,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
          "--constraint", ROOT / "constraints.txt", wheel],
         check=True, capture_output=True, timeout=170,
     )  # fmt: skip
-    yield folder / "bin/iotctl"
+    return folder / "bin/iotctl"
 
 
 def test_the_wheel_holds_the_packages_and_their_files(wheel: Path) -> None:

@@ -28,6 +28,7 @@ from broker_config.errors import (
     SinkUnauthorizedError,
     SinkUnreachableError,
 )
+from broker_config.influx_token import read_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -198,28 +199,6 @@ def disposition_of(
             return SinkBusyError(said, kept, retry_after_s=float(pause) if pause.isdigit() else 1.0)
         case _:
             return SinkUnreachableError(said, kept)
-
-
-def read_token(settings: Influx, home: Path) -> str:
-    """The token, from the settings or from its file.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
-    if settings.token:
-        return settings.token.reveal()
-    if not settings.token_file:
-        raise ConfigurationError(
-            "influx.url is set without a token", "set IOT_INFLUX_TOKEN or influx.token_file"
-        )
-    path = home / settings.token_file
-    try:
-        token = path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"cannot read influx.token_file {path} ({exc})") from None
-    if not token:
-        raise ConfigurationError(f"influx.token_file {path} is empty", "write the token into it")
-    return token
 
 
 def _words(exc: ApiException) -> str:

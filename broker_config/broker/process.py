@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from broker_config.broker.decision_log import DecisionLog
 from broker_config.broker.gatekeeper import Gatekeeper
 from broker_config.broker.offline_queue import OfflineQueueBroker
-from broker_config.errors import BrokerVersionError, ConfigurationError, JournalError
+from broker_config.errors import BrokerVersionError, JournalError
 from broker_config.events import Event, record
-from broker_config.listening_port import check_port
+from broker_config.listening_port import check_mqtt_listener
 from broker_config.policy import parse_policy
 from broker_config.registry import Registry
 from broker_config.run_files import Address, announce, retract, sole_process
-from broker_config.settings import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +43,7 @@ async def run_broker(home: Home, settings: Settings, on_ready: Callable[[Address
         BrokerVersionError: another amqtt than `AMQTT_VERSION` is installed.
     """
     _check_amqtt()
-    _check_listener(settings)
+    check_mqtt_listener(settings.mqtt)
     policy = parse_policy(home.policy_file.read_text("utf-8"), where=str(home.policy_file))
     registry = Registry(home.registry_file)
     decisions = DecisionLog(home.broker_file)
@@ -77,16 +76,6 @@ def _check_amqtt() -> None:
             f"amqtt {found} is installed, this broker needs {AMQTT_VERSION}",
             f"pip install amqtt=={AMQTT_VERSION}",
         )
-
-
-def _check_listener(settings: Settings) -> None:
-    mqtt = settings.mqtt
-    if not is_loopback(mqtt.host) and not mqtt.allow_plaintext:
-        raise ConfigurationError(
-            f"mqtt.host {mqtt.host} is not loopback and the listener is plaintext",
-            "set mqtt.allow_plaintext = true if the network is trusted",
-        )
-    check_port(mqtt.host, mqtt.port, flag="--mqtt-port")
 
 
 def _amqtt_configuration(settings: Settings, gatekeeper: Gatekeeper) -> dict[str, object]:

@@ -14,7 +14,8 @@ import click
 from broker_config.errors import IotError
 from broker_config.events import configure_logging
 from broker_config.home import ensure_home
-from broker_config.listening_port import check_port, free_port
+from broker_config.influx_token import read_token
+from broker_config.listening_port import check_mqtt_listener, check_port, free_port
 from broker_config.policy import parse_policy
 from broker_config.run_files import address_of, sole_process
 from cli.commands.status import one_line
@@ -71,7 +72,9 @@ def _check_before_start(invocation: Invocation, settings: Settings) -> None:
     """What is wrong with the configuration is said once, before anything starts."""
     policy = invocation.folder.policy_file
     parse_policy(policy.read_text("utf-8"), where=str(policy))
-    check_port(settings.mqtt.host, settings.mqtt.port, flag="--mqtt-port")
+    if settings.influx.url:
+        read_token(settings.influx, invocation.home)
+    check_mqtt_listener(settings.mqtt)
     check_port(settings.http.host, settings.http.port, flag="--http-port")
 
 

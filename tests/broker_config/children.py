@@ -135,6 +135,12 @@ def _enrol(path: str, name: str) -> None:
     _stay("enrolled")
 
 
+def _names(path: str) -> None:
+    """Say who is enrolled."""
+    registry = Registry(Path(path))
+    print(*(entry.name for entry in registry.entries()))
+
+
 def _log(form: Literal["console", "json"], level: Literal["info", "warning"]) -> None:
     """Record events as the product does."""
     configure_logging(Log(format=form, level=level), process="bridge")
@@ -175,6 +181,7 @@ if __name__ == "__main__":
         "listen": _listen,
         "open-registries": _open_registries,
         "enrol": _enrol,
+        "names": _names,
         "log": _log,
         "home-as-nobody": _home_as_nobody,
     }

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from broker_config import listening_port
 from broker_config.errors import ConfigurationError, PortInUseError
-from broker_config.listening_port import check_port
-from tests.services.ports import LOOPBACK, find_free_port
+from broker_config.listening_port import check_mqtt_listener, check_port, free_port
+from broker_config.settings import Mqtt
+from tests.services.ports import LOOPBACK, find_free_port, first_ephemeral_port
 
 from .children import running
 
@@ -87,3 +89,45 @@ def test_a_process_that_may_not_be_seen_is_another_process(
 def test_an_address_that_is_not_of_this_machine_is_a_configuration_error(host: str) -> None:
     with pytest.raises(ConfigurationError, match=r"choose another address or port \(--mqtt-port\)"):
         check_port(host, 0, flag="--mqtt-port")
+
+
+# A port of our own choice
+
+
+def test_a_chosen_port_is_free_and_not_one_of_outgoing_connections() -> None:
+    port = free_port(LOOPBACK)
+    assert 1_024 <= port < first_ephemeral_port()
+    with socket.create_server((LOOPBACK, port)):
+        pass
+
+
+def test_a_taken_port_is_not_chosen(listener: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, free = int(listener.ready), find_free_port()
+    monkeypatch.setattr(listening_port, "FREE_PORTS", [taken, free])
+    assert {free_port(LOOPBACK) for _ in range(10)} == {free}
+    monkeypatch.setattr(listening_port, "FREE_PORTS", [taken])
+    monkeypatch.setattr(listening_port, "_ATTEMPTS", 3)
+    with pytest.raises(ConfigurationError, match=f"no free port on {LOOPBACK}"):
+        free_port(LOOPBACK)
+
+
+def test_no_port_is_chosen_on_an_address_of_another_machine() -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot listen on 192\.0\.2\.1"):
+        free_port("192.0.2.1")
+
+
+# Where the broker may listen
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "broker.example"])
+def test_plaintext_stays_on_this_machine(host: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"mqtt\.allow_plaintext = true") as caught:
+        check_mqtt_listener(Mqtt(host=host, port=0))
+    assert host in str(caught.value)
+
+
+def test_plaintext_elsewhere_has_to_be_allowed(listener: Child) -> None:
+    check_mqtt_listener(Mqtt(host=LOOPBACK, port=0))
+    check_mqtt_listener(Mqtt(host="0.0.0.0", port=0, allow_plaintext=True))
+    with pytest.raises(PortInUseError, match="--mqtt-port"):
+        check_mqtt_listener(Mqtt(host="0.0.0.0", port=int(listener.ready), allow_plaintext=True))

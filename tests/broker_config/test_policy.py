@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import copy
 import datetime
-import tomllib
-from importlib.resources import files
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,27 +27,16 @@ from broker_config.policy import (
 )
 from broker_config.topics import FROM_DEVICE, TO_DEVICE, Kind, is_valid_filter, parse_topic
 
+from .shipped import SHIPPED, SHIPPED_TREE, changed
 from .strategies import UNTIMED, identities, topic_filters, topic_names
 from .toml_text import toml_text
 
 if TYPE_CHECKING:
-    from random import Random
-
     from broker_config.refusals import Code
-
-SHIPPED_TEXT = files("broker_config").joinpath("policy_default.toml").read_text("utf-8")
-SHIPPED = parse_policy(SHIPPED_TEXT)
-SHIPPED_TREE = tomllib.loads(SHIPPED_TEXT)
 
 DEVICE = Principal("esp-1", Role.DEVICE)
 BRIDGE = Principal("bridge", Role.BRIDGE)
 OPS = Principal("ann", Role.OPS)
-
-
-def changed(old: str, new: str) -> str:
-    """The shipped policy's text with one place written differently."""
-    assert SHIPPED_TEXT.count(old) >= 1
-    return SHIPPED_TEXT.replace(old, new, 1)
 
 
 # The policy that is shipped
@@ -232,108 +219,6 @@ def test_a_deny_rule_inside_an_allowed_subscription_holds_at_delivery() -> None:
     assert decide_topic(policy, OPS, Act.SUBSCRIBE, "v1/a/cmd").rule == "but-not"
     assert may_receive(policy, OPS, "v1/b/cmd")
     assert not may_receive(policy, OPS, "v1/a/cmd")
-
-
-# The revision
-
-
-@UNTIMED
-@given(st.randoms(use_true_random=False))
-def test_the_revision_does_not_depend_on_how_it_is_written(variation: Random) -> None:
-    other = parse_policy(toml_text(SHIPPED_TREE, variation))
-    assert other == SHIPPED
-    assert other.revision == SHIPPED.revision
-
-
-def test_the_revision_is_a_sha_256_in_hex() -> None:
-    assert len(bytes.fromhex(SHIPPED.revision)) == 32
-
-
-def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    if isinstance(tree, dict):
-        return [leaf for key, value in tree.items() for leaf in leaves(value, (*path, key))]
-    if isinstance(tree, list):
-        return [leaf for n, value in enumerate(tree) for leaf in leaves(value, (*path, n))]
-    return [path]
-
-
-OTHER_WORDS = {
-    "username": "any",
-    "device": "ops",
-    "bridge": "device",
-    "ops": "bridge",
-    "publish": "subscribe",
-    "subscribe": "publish",
-}
-
-
-def another(value: Any) -> Any:
-    """A different value of the same type that may stand in the same place."""
-    if isinstance(value, str):
-        return OTHER_WORDS.get(value, f"x{value}")
-    if isinstance(value, datetime.datetime):
-        return value + datetime.timedelta(milliseconds=1)
-    return value + 1
-
-
-@pytest.mark.parametrize(
-    "path",
-    [path for path in leaves(SHIPPED_TREE) if path != ("version",)],
-    ids=lambda path: ".".join(map(str, path)),
-)
-def test_the_revision_changes_with_every_value(path: tuple[Any, ...]) -> None:
-    tree = copy.deepcopy(SHIPPED_TREE)
-    *above, last = path
-    place: Any = tree
-    for step in above:
-        place = place[step]
-    place[last] = another(place[last])
-    assert parse_policy(toml_text(tree)).revision != SHIPPED.revision
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ('topics = ["v1/#"]', 'topics = ["v1/#"]\neffect = "deny"'),
-        ('topics = ["v1/#"]', "topics = []"),
-        ("[quantities.gas_ratio]", "[quantities.gas_ratio_2]"),
-        ('topics = ["v1/+/cmd", "v1/+/config"]', 'topics = ["v1/+/cmd"]'),
-    ],
-)
-def test_the_revision_changes_with_what_is_added_or_left_out(old: str, new: str) -> None:
-    assert parse_policy(changed(old, new)).revision != SHIPPED.revision
-
-
-def test_the_revision_changes_with_the_order_of_the_rules() -> None:
-    tree = {**SHIPPED_TREE, "rules": SHIPPED_TREE["rules"][::-1]}
-    assert parse_policy(toml_text(tree)).revision != SHIPPED.revision
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ('client_id = "username"', ""),
-        ("ahead_s = 300", ""),
-        ('topics = ["v1/#"]', 'topics = ["v1/#"]\neffect = "allow"'),
-        ("min = -40.0", "min = -40"),
-        ("payload_bytes = 65536", "payload_bytes = 65_536"),
-        ("2024-01-01T00:00:00Z", "2024-01-01T00:00:00.000+00:00"),
-        ("2024-01-01T00:00:00Z", "2024-01-01T02:00:00+02:00"),
-    ],
-)
-def test_two_files_that_mean_the_same_share_a_revision(old: str, new: str) -> None:
-    assert parse_policy(changed(old, new)).revision == SHIPPED.revision
-
-
-def test_ranges_without_an_end_are_refused_or_told_apart() -> None:
-    revisions = []
-    for low, high in (("-inf", "inf"), ("inf", "inf"), ("-inf", "-inf")):
-        try:
-            policy = parse_policy(changed("min = -40.0\nmax = 85.0", f"min = {low}\nmax = {high}"))
-        except PolicyError:
-            continue
-        revisions.append(policy.revision)
-    assert len(set(revisions)) == len(revisions)
 
 
 # What is no policy

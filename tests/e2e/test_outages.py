@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,6 +56,10 @@ class Load:
             self._process.wait(30)
 
 
+def _more_rows(store: Store, before: int) -> bool:
+    return store.count() > before
+
+
 @pytest.fixture
 def load(system: System, request: pytest.FixtureRequest) -> Iterator[Load]:
     """Twenty devices with ten readings a second each, for as many seconds as the test says."""
@@ -69,8 +74,7 @@ def test_the_bridge_is_killed_ten_times_under_load(
 ) -> None:
     for kill in range(KILLS):
         assert load.running
-        before = store.count()
-        wait_for(lambda low=before: store.count() > low, what=f"progress before kill {kill + 1}")
+        wait_for(partial(_more_rows, store, store.count()), what=f"rows before kill {kill + 1}")
         killed = system.kill("bridge")
         system.wait_restarted("bridge", killed)
     counts = load.counts()

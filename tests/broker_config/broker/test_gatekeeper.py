@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -10,8 +9,9 @@ import pytest
 from broker_config import refusals
 from broker_config.broker.gatekeeper import MAX_TOPIC_CHARS, Gatekeeper
 from broker_config.errors import JournalError
-from broker_config.policy import Act, Principal, Role, parse_policy
+from broker_config.policy import Act, Principal, Role
 from broker_config.registry import Enrolment, Registry
+from tests.broker_config.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from broker_config.broker.decision_log import DecisionRecord
     from broker_config.refusals import Code
 
-POLICY = parse_policy(files("broker_config").joinpath("policy_default.toml").read_text("utf-8"))
 ADDRESS = "192.0.2.7:4711"
 DEVICE = Principal("esp-1", Role.DEVICE)
 
@@ -52,7 +51,7 @@ class Door(NamedTuple):
 def fixture_door(tmp_path: Path) -> Iterator[Door]:
     with closing(Registry(tmp_path / "registry.db")) as registry:
         secret = registry.add(Enrolment("esp-1"), now_ms=1).secret
-        yield Door(Gatekeeper(POLICY, registry), registry, secret)
+        yield Door(Gatekeeper(SHIPPED, registry), registry, secret)
 
 
 def test_the_right_secret_gets_in_and_leaves_no_refusal(door: Door) -> None:
@@ -86,7 +85,7 @@ def test_everybody_else_is_refused_by_name(
     assert row.device == device
     assert row.address == ADDRESS
     assert row.topic == ""
-    assert row.policy == POLICY.revision
+    assert row.policy == SHIPPED.revision
     assert row.times == 1
     assert len(row.detail) <= refusals.MAX_DETAIL_CHARS
     assert "\n" not in row.detail
@@ -144,7 +143,7 @@ def test_a_denied_topic_is_recorded(door: Door, act: Act, topic: str, code: Code
     assert not door.gatekeeper.allows(DEVICE, act, topic, ADDRESS)
     row = door.refused()
     assert (row.code, row.device, row.topic) == (code.name, "esp-1", topic)
-    assert (row.address, row.rule, row.policy) == (ADDRESS, "", POLICY.revision)
+    assert (row.address, row.rule, row.policy) == (ADDRESS, "", SHIPPED.revision)
 
 
 def test_a_denied_topic_is_recorded_up_to_a_length(door: Door) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`. Figures go to `bench/results/`, the table to `docs/performance.md`."""

@@ -1,0 +1,18 @@
+"""The policy that is shipped, and small variations of its text."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+
+from broker_config.policy import parse_policy
+
+SHIPPED_TEXT = files("broker_config").joinpath("policy_default.toml").read_text("utf-8")
+SHIPPED_TREE = tomllib.loads(SHIPPED_TEXT)
+SHIPPED = parse_policy(SHIPPED_TEXT)
+
+
+def changed(old: str, new: str) -> str:
+    """The shipped policy's text with one place written differently."""
+    assert old in SHIPPED_TEXT
+    return SHIPPED_TEXT.replace(old, new, 1)
