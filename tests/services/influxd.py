@@ -29,9 +29,7 @@ def influxd_program() -> Path:
     """
     clone = Path(__file__).resolve().parents[2] / ".cache"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    places = [
-        folder / _VERSION_FOLDER / "influxd" for folder in (clone, cache / "iot-ingest")
-    ]
+    places = [folder / _VERSION_FOLDER / "influxd" for folder in (clone, cache / "iot-ingest")]
     return next((place for place in places if place.exists()), places[0])
 
 
@@ -76,9 +74,7 @@ class InfluxD:
         ]
         # The server takes every flag from the environment as well.
         environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("INFLUX")
+            name: value for name, value in os.environ.items() if not name.startswith("INFLUX")
         }
         self._server = ServerProcess(
             command, folder=self.folder, log=self.log, environment=environment
@@ -228,13 +224,9 @@ class InfluxD:
         headers = {"Authorization": f"Token {self.token}"}
         if body is not None:
             headers["Content-Type"] = _content_type(path)
-        connection = http.client.HTTPConnection(
-            LOOPBACK, self.port, timeout=_REQUEST_TIMEOUT_S
-        )
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=_REQUEST_TIMEOUT_S)
         try:
-            connection.request(
-                method, target, None if body is None else body.encode(), headers
-            )
+            connection.request(method, target, None if body is None else body.encode(), headers)
             response = connection.getresponse()
             answer = response.read().decode()
         finally:

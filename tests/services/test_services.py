@@ -143,16 +143,14 @@ def test_mosquitto_asks_for_the_password(broker_program: Path, tmp_path: Path) -
     make = require("mosquitto_passwd", mosquitto.HOW_TO_GET)
     subprocess.run([make, "-b", "-c", passwords, "a", "secret"], check=True)
     publish = "mosquitto_pub -t x -m x"
-    with Mosquitto(
-        broker_program, allow_anonymous=False, password_file=passwords
-    ) as broker:
+    with Mosquitto(broker_program, allow_anonymous=False, password_file=passwords) as broker:
         assert client(broker, publish).returncode != 0
         assert client(broker, f"{publish} -u a -P secret").returncode == 0
 
 
 def test_a_server_that_does_not_come_up_is_an_error(broker_program: Path) -> None:
     with (
-        pytest.raises(ServiceError, match="exit code .*nonsense"),
+        pytest.raises(ServiceError, match=r"exit code .*nonsense"),
         Mosquitto(broker_program, extra_config=["nonsense true"]),
     ):
         pytest.fail("it started with a wrong configuration")
