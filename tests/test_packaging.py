@@ -7,6 +7,7 @@ import sys
 import venv
 import zipfile
 from pathlib import Path
+
 import pytest
 
 from tests.harness.system import clean_environment
