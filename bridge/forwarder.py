@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.journal import Rejection
 from bridge.line_protocol import point_of
+from broker_config.clock import now_ms
 from broker_config.errors import (
     JournalError,
     SinkBusyError,
@@ -88,7 +88,7 @@ class Forwarder:
         self._latest = latest
         self._something_new = asyncio.Event()
         self._failures = 0
-        self.state = SinkState("ready", _now_ms(), "")
+        self.state = SinkState("ready", now_ms(), "")
 
     def wake(self) -> None:
         """Say that the journal has something new."""
@@ -126,15 +126,15 @@ class Forwarder:
                 for position, row in enumerate(message.rows)
             ]
         )
-        now_ms = _now_ms()
+        at_ms = now_ms()
         await loop.run_in_executor(
             self._journal_thread,
-            lambda: self._journal.confirm(messages, rejected, policy=self._revision, now_ms=now_ms),
+            lambda: self._journal.confirm(messages, rejected, policy=self._revision, now_ms=at_ms),
         )
         self._succeeded()
         for bad in rejected:
             record(Event.REFUSED, code="store.rejected", device=bad.row.device, detail=bad.detail)
-        self._note_stored(messages, rejected, now_ms)
+        self._note_stored(messages, rejected, at_ms)
         record(Event.FORWARDED, rows=sum(len(message.rows) for message in messages))
         return True
 
@@ -186,7 +186,7 @@ class Forwarder:
         self._failures += 1
         if self.state.state != exc.state or not self.state.problem:
             record(Event.SINK_FAILED, code=type(exc).__name__, problem=str(exc))
-            self.state = SinkState(exc.state, _now_ms(), str(exc))
+            self.state = SinkState(exc.state, now_ms(), str(exc))
         else:
             self.state = self.state._replace(problem=str(exc))
         if isinstance(exc, SinkBusyError):
@@ -197,14 +197,10 @@ class Forwarder:
     def _succeeded(self) -> None:
         self._failures = 0
         if self.state.problem:
-            record(Event.SINK_RECOVERED, after_ms=_now_ms() - self.state.since_ms)
-            self.state = SinkState("ready", _now_ms(), "")
+            record(Event.SINK_RECOVERED, after_ms=now_ms() - self.state.since_ms)
+            self.state = SinkState("ready", now_ms(), "")
 
     async def _wait_for_more(self) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._something_new.wait(), IDLE_S)
         self._something_new.clear()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -8,16 +8,17 @@ so that a crash anywhere leaves them agreeing. One thread at a time uses a `Jour
 from __future__ import annotations
 
 import sqlite3
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from bridge.journal_reader import JournalReader
 from broker_config.errors import JournalError
+from broker_config.sqlite_file import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from bridge.journal_reader import StoredMessage
@@ -57,22 +58,14 @@ class Journal(JournalReader):
         """Accepted rows that the database has not confirmed, kept up with every commit."""
         return self._pending_rows
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as exc:
-            raise JournalError(
+    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(
+            self._db,
+            lambda exc: JournalError(
                 f"cannot write {self._path} ({exc})",
                 "make room on the disk or make it writable; messages wait at the broker",
-            ) from None
+            ),
+        )
 
     def append(
         self,

@@ -7,7 +7,6 @@ cost as much as one.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Gauge
@@ -16,6 +15,7 @@ from bridge.health import Expectation
 from bridge.line_protocol import INGEST_HEALTH, Point
 from bridge.verdict import Facts, judge_health
 from bridge.web.status import devices_answer, status_answer
+from broker_config.clock import now_ms
 from broker_config.errors import JournalError, NotRunningError
 from broker_config.events import Event, record
 
@@ -66,7 +66,7 @@ class Monitor:
         self._settings = settings
         self._sink_kind = sink_kind
         self._policy_revision = policy_revision
-        self._activated_ms = _now_ms()
+        self._activated_ms = now_ms()
         self._roster, self._health = roster, health
         self._source, self._pipeline, self._forwarder = source, pipeline, forwarder
         self._journal, self._journal_thread = journal, journal_thread
@@ -92,7 +92,7 @@ class Monitor:
             self._expectations(),
             self._health,
             self._latest,
-            now_ms=_now_ms(),
+            now_ms=now_ms(),
             limit=limit,
         )
 
@@ -123,10 +123,10 @@ class Monitor:
     async def _measure(self) -> None:
         loop = asyncio.get_running_loop()
         ledger = await loop.run_in_executor(self._journal_thread, self._journal.ledger)
-        now_ms = _now_ms()
+        at_ms = now_ms()
         settings = self._settings.health
         facts = Facts(
-            health=self._health.report(self._expectations(), now_ms),
+            health=self._health.report(self._expectations(), at_ms),
             source=self._source.state,
             sink=self._forwarder.state,
             backlog=ledger.pending,
@@ -135,7 +135,7 @@ class Monitor:
             ledger_difference=ledger.difference,
             ok_ratio=settings.ok_ratio,
             down_ratio=settings.down_ratio,
-            now_ms=now_ms,
+            now_ms=at_ms,
         )
         verdict = judge_health(facts)
         self._status = status_answer(
@@ -193,7 +193,3 @@ def _set_gauges(facts: Facts, ledger: Ledger) -> None:
     _up.labels("source").set(facts.source.connected)
     _up.labels("sink").set(not facts.sink.problem)
     _up.labels("journal").set(not facts.journal_problem)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

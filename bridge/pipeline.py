@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from bridge.judge import Judgement, judge
+from broker_config.clock import now_ms
 from broker_config.errors import JournalError
 from broker_config.events import Event, record
 from broker_config.topics import Kind, is_identity, topic_for
@@ -102,7 +103,7 @@ class Pipeline:
             try:
                 await self._on_journal_thread(
                     lambda: self._journal.append(
-                        judged, boots, heard=heard, policy=self._revision, now_ms=_now_ms()
+                        judged, boots, heard=heard, policy=self._revision, now_ms=now_ms()
                     )
                 )
             except JournalError as exc:
@@ -132,10 +133,10 @@ class Pipeline:
         """Send due receipts and the own heartbeat for ever."""
         while True:
             await asyncio.sleep(RECEIPTS_EVERY_S)
-            now_ms = _now_ms()
-            self._source.beat(now_ms)
+            at_ms = now_ms()
+            self._source.beat(at_ms)
             if self._source.state.connected:
-                for device, payload in self._receipts.take_due(now_ms, policy=self._revision):
+                for device, payload in self._receipts.take_due(at_ms, policy=self._revision):
                     if is_identity(device):
                         self._source.publish(topic_for(device, Kind.RECEIPT), payload)
 
@@ -174,14 +175,10 @@ class Pipeline:
     async def _journal_failed(self, exc: JournalError) -> None:
         if not self.journal_problem:
             record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
-            self.journal_problem_since_ms = _now_ms()
+            self.journal_problem_since_ms = now_ms()
         self.journal_problem = str(exc)
         await asyncio.sleep(RETRY_S)
 
     def _next_arrival(self) -> int:
         self._arrivals += self._policy.limits.readings_per_message
         return self._arrivals
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

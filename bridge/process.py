@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +27,14 @@ from bridge.sinks import open_sink
 from bridge.subscriber import MqttSubscriber
 from bridge.web.app import make_app
 from broker_config.broker.decision_log import DecisionLog
+from broker_config.clock import now_ms
 from broker_config.errors import InternalError
 from broker_config.events import Event, record
 from broker_config.listening_port import check_port
 from broker_config.policy import Role, parse_policy
 from broker_config.registry import Enrolment, Registry
 from broker_config.run_files import Address, announce, retract, sole_process
+from broker_config.stop_signal import stop_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -69,7 +69,7 @@ async def run_bridge(home: Home, settings: Settings, on_ready: Callable[[Address
             ThreadPoolExecutor(1, "journal"),
             ThreadPoolExecutor(1, "sink"),
         )
-        health = HealthBook(window_s=settings.health.window_s, started_ms=_now_ms())
+        health = HealthBook(window_s=settings.health.window_s, started_ms=now_ms())
         for seen in journal.devices():
             health.remember(seen.device, seen.first_ms, seen.stored_ms)
         latest: dict[str, Row] = {}
@@ -143,7 +143,7 @@ def _make_source(settings: Settings, registry: Registry) -> MqttSubscriber:
         username, password = mqtt.username, mqtt.password.reveal()
     else:
         wanted = Enrolment(settings.bridge.id, role=Role.BRIDGE)
-        username, password = registry.ensure(wanted, now_ms=_now_ms())
+        username, password = registry.ensure(wanted, now_ms=now_ms())
     return MqttSubscriber(
         host=mqtt.host,
         port=mqtt.port,
@@ -190,10 +190,7 @@ async def _announce_when_ready(
 
 async def _run_until_stopped(work: list[Coroutine[Any, Any, None]]) -> None:
     """Run everything until a signal; when one part ends by itself, that is an error of ours."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_event()
     tasks = [asyncio.create_task(part) for part in work]
     waiting = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -207,7 +204,3 @@ async def _run_until_stopped(work: list[Coroutine[Any, Any, None]]) -> None:
         if isinstance(outcome, Exception):
             raise outcome
     raise InternalError("a part of the bridge ended by itself")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bridge.outcomes import Delivery
 from bridge.source import SourceState
+from broker_config.clock import now_ms
 from broker_config.events import Event, record
 from broker_config.topics import Kind, is_valid_topic_name, matches, topic_for
 
@@ -65,7 +65,7 @@ class MqttSubscriber:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived = asyncio.Event()
         self._last_beat_ms = 0
-        self._state = SourceState(False, _now_ms(), f"not yet connected to {self._where}", None)
+        self._state = SourceState(False, now_ms(), f"not yet connected to {self._where}", None)
         self._client = self._make_client(password)
 
     def _make_client(self, password: str) -> Client:
@@ -159,7 +159,7 @@ class MqttSubscriber:
 
     def _set_state(self, connected: bool, problem: str) -> None:
         changed = connected != self._state.connected
-        since_ms = _now_ms() if changed else self._state.since_ms
+        since_ms = now_ms() if changed else self._state.since_ms
         echo_ms = None if changed else self._state.echo_ms
         self._state = SourceState(connected, since_ms, problem, echo_ms)
 
@@ -209,15 +209,15 @@ class MqttSubscriber:
             self._set_state(False, f"lost {self._where}: {reason}")
 
     def _on_message(self, client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        now_ms = _now_ms()
+        at_ms = now_ms()
         topic = _topic_text(message)
         if topic == self._heartbeat_topic:
-            self._state = self._state._replace(echo_ms=now_ms)
+            self._state = self._state._replace(echo_ms=at_ms)
         elif not matches(READINGS_FILTER, topic):
             record(Event.SOURCE_UNASKED, broker=self._where, topic=topic[:200])
         else:
             token = self._connection * _PACKET_IDS + (message.mid if message.qos else 0)
-            self._hand_over(Delivery(topic, bytes(message.payload), now_ms, message.retain, token))
+            self._hand_over(Delivery(topic, bytes(message.payload), at_ms, message.retain, token))
             return
         if message.qos:
             client.ack(message.mid, message.qos)
@@ -239,7 +239,3 @@ def _topic_text(message: MQTTMessage) -> str:
     except UnicodeDecodeError:
         return "\ufffd"
     return topic if is_valid_topic_name(topic) else "\ufffd"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

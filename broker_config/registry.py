@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from broker_config import passwords
 from broker_config.errors import JournalError, RegistryError
 from broker_config.policy import Role
-from broker_config.sqlite_file import open_sqlite
+from broker_config.sqlite_file import open_sqlite, transaction
 from broker_config.topics import is_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 DEFAULT_INTERVAL_S = 60.0
@@ -121,20 +121,11 @@ class Registry:
         """Close the file."""
         self._db.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-        except sqlite3.Error as exc:
-            raise JournalError(
-                f"cannot write {self._path} ({exc})", "check disk and rights"
-            ) from None
+    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(
+            self._db,
+            lambda exc: JournalError(f"cannot write {self._path} ({exc})", "check disk and rights"),
+        )
 
     def add(self, wanted: Enrolment, *, now_ms: int) -> Credential:
         """Enrol one principal and return its secret, which is shown only here.

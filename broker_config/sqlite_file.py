@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from broker_config.errors import IotError, JournalError
 from broker_config.home import FILE_MODE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 APPLICATION_ID = 0x696F7469
@@ -72,6 +74,31 @@ def open_sqlite(
         connection.close()
         raise
     return connection
+
+
+@contextmanager
+def transaction(
+    connection: sqlite3.Connection, failed: Callable[[sqlite3.Error], IotError]
+) -> Iterator[sqlite3.Connection]:
+    """One write transaction: all of the block is on disk when it ends, or nothing.
+
+    Args:
+        failed: makes the error to raise from SQLite's.
+
+    Raises:
+        IotError: what `failed` made; nothing was written.
+    """
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    except sqlite3.Error as exc:
+        raise failed(exc) from None
 
 
 def _check_ownership(connection: sqlite3.Connection, path: Path, version: int) -> None:

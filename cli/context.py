@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -67,8 +66,3 @@ class Invocation(NamedTuple):
 
 
 pass_invocation = click.make_pass_decorator(Invocation)
-
-
-def now_ms() -> int:
-    """The time now, ms since 1970 UTC."""
-    return time.time_ns() // 1_000_000

@@ -14,7 +14,7 @@ import msgspec
 from bridge.line_protocol import READINGS, Point
 from bridge.readings import Row
 from broker_config.errors import SinkUnreachableError
-from broker_config.sqlite_file import open_sqlite
+from broker_config.sqlite_file import open_sqlite, transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,23 +69,17 @@ class EmbeddedSink:
             )
             for point in points
         ]
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany(
-                    "INSERT INTO points VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE"
-                    " SET fields=json_patch(fields, excluded.fields)",
-                    rows,
-                )
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as exc:
-            raise SinkUnreachableError(
+        with transaction(
+            self._db,
+            lambda exc: SinkUnreachableError(
                 f"cannot write {self._path} ({exc})", "make room on the disk or make it writable"
-            ) from None
+            ),
+        ) as db:
+            db.executemany(
+                "INSERT INTO points VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE"
+                " SET fields=json_patch(fields, excluded.fields)",
+                rows,
+            )
 
     def read(self, device: str, *, since_ms: int, limit: int) -> Iterator[Row]:
         """The readings of a device, oldest first.

@@ -10,7 +10,7 @@ import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker_config.errors import JournalError
-from broker_config.sqlite_file import open_sqlite
+from broker_config.sqlite_file import open_sqlite, transaction
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,23 +120,20 @@ class DecisionLog:
         Raises:
             JournalError: nothing was written.
         """
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany(
-                    f"INSERT INTO decisions ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)",
-                    [row[1:] for row in rows],
-                )
-                self._db.execute(
-                    "DELETE FROM decisions WHERE id <= (SELECT max(id) FROM decisions) - ?",
-                    (MAX_ROWS,),
-                )
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-        except sqlite3.Error as exc:
-            raise JournalError(f"cannot write {self._path} ({exc})", "check the disk") from None
+        if not rows:
+            return
+        with transaction(
+            self._db,
+            lambda exc: JournalError(f"cannot write {self._path} ({exc})", "check the disk"),
+        ) as db:
+            db.executemany(
+                f"INSERT INTO decisions ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)",
+                [row[1:] for row in rows],
+            )
+            db.execute(
+                "DELETE FROM decisions WHERE id <= (SELECT max(id) FROM decisions) - ?",
+                (MAX_ROWS,),
+            )
 
     def read_after(self, last_id: int, limit: int) -> list[DecisionRecord]:
         """The next rows after `last_id`, oldest first.

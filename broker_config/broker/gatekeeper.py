@@ -5,10 +5,10 @@ The rules are in `broker_config.policy`; this shell looks up who is enrolled and
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from broker_config.broker.decision_log import PendingDecisions
+from broker_config.clock import now_ms
 from broker_config.events import Event, record
 from broker_config.passwords import matches_password
 from broker_config.policy import Act, Principal, decide_connect, decide_topic, may_receive
@@ -77,7 +77,7 @@ class Gatekeeper:
         device = claimed if is_identity(claimed) else ""
         self.pending.add(
             refusal,
-            at_ms=time.time_ns() // 1_000_000,
+            at_ms=now_ms(),
             device=device,
             address=address,
             topic=topic[:MAX_TOPIC_CHARS],

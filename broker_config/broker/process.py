@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from broker_config.listening_port import check_mqtt_listener
 from broker_config.policy import parse_policy
 from broker_config.registry import Registry
 from broker_config.run_files import Address, announce, retract, sole_process
+from broker_config.stop_signal import stop_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ async def run_broker(home: Home, settings: Settings, on_ready: Callable[[Address
         record(Event.PROCESS_READY, host=address.host, port=address.port)
         on_ready(address)
         try:
-            await _stop_signal()
+            await stop_event().wait()
         finally:
             retract(home, "broker")
             flusher.cancel()
@@ -120,11 +120,3 @@ async def _flush_once(gatekeeper: Gatekeeper, log: DecisionLog, rows: list[Decis
     except JournalError as exc:
         gatekeeper.pending.give_back(rows)
         record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
-
-
-async def _stop_signal() -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await stop.wait()

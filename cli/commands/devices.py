@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from broker_config.clock import now_ms
 from broker_config.errors import RegistryError
 from broker_config.policy import Role
 from broker_config.registry import DEFAULT_INTERVAL_S, Enrolment
-from cli.context import Invocation, now_ms, pass_invocation
+from cli.context import Invocation, pass_invocation
 from cli.durations import Duration
 from cli.output import print_json, print_json_lines, print_table, progress, when
 

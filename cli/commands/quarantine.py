@@ -8,9 +8,10 @@ import click
 
 from bridge.journal_reader import JournalReader
 from bridge.readings import payload_text
+from broker_config.clock import now_ms
 from broker_config.home import require_home
 from broker_config.refusals import every_code
-from cli.context import Invocation, now_ms, pass_invocation
+from cli.context import Invocation, pass_invocation
 from cli.durations import Duration
 from cli.output import print_json_lines, print_table, when
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bridge.sinks import open_sink
+from broker_config.clock import now_ms
 from broker_config.errors import RegistryError
 from broker_config.home import require_home
 from broker_config.topics import is_identity
-from cli.context import Invocation, now_ms, pass_invocation
+from cli.context import Invocation, pass_invocation
 from cli.durations import Duration
 from cli.output import print_json_lines, print_table, when
 

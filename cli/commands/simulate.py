@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from broker_config.clock import now_ms
 from broker_config.errors import ConfigurationError
 from broker_config.events import configure_logging
 from broker_config.registry import Enrolment
 from broker_config.run_files import address_of
-from cli.context import Invocation, now_ms, pass_invocation
+from broker_config.stop_signal import stop_event
+from cli.context import Invocation, pass_invocation
 from cli.durations import Duration
 from cli.output import print_json, progress
 from cli.simulator.connecting import Credentials
@@ -155,10 +156,6 @@ async def _fleet(
     count: int | None,
     moved: Callable[[int], None],
 ) -> FleetCounts:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     return await run_fleet(
         boards,
         host=host,
@@ -168,7 +165,7 @@ async def _fleet(
         duration_s=duration_s,
         count_per_device=count,
         on_progress=lambda counts: moved(counts.receipted),
-        stop=stop,
+        stop=stop_event(),
     )
 
 

@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from broker_config.clock import now_ms
 from broker_config.errors import NotRunningError
-from cli.context import Invocation, now_ms, pass_invocation
+from cli.context import Invocation, pass_invocation
 from cli.output import ago, print_json, printable, when
 from cli.status_client import ask
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
@@ -18,6 +17,7 @@ from broker_config.influx_token import read_token
 from broker_config.listening_port import check_mqtt_listener, check_port, free_port
 from broker_config.policy import parse_policy
 from broker_config.run_files import address_of, sole_process
+from broker_config.stop_signal import stop_event
 from cli.commands.status import one_line
 from cli.context import Invocation, pass_invocation
 from cli.output import printable
@@ -81,10 +81,7 @@ def _check_before_start(invocation: Invocation, settings: Settings) -> None:
 async def _run(
     invocation: Invocation, settings: Settings, demo: int | None, *, show_summary: bool
 ) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_event()
     starting = asyncio.create_task(_serve(invocation, settings, demo, stop, show=show_summary))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
