@@ -201,6 +201,8 @@ class Forwarder:
             self.state = SinkState("ready", now_ms(), "")
 
     async def _wait_for_more(self) -> None:
+        # Not asyncio.wait_for: up to Python 3.11 it can swallow a cancellation.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._something_new.wait(), IDLE_S)
+            async with asyncio.timeout(IDLE_S):
+                await self._something_new.wait()
         self._something_new.clear()

@@ -232,7 +232,11 @@ class HealthBook:
         if interval_ms > self._window_ms / 2:
             share = self._window_ms / interval_ms
             return share, share if state == "reporting" else 0.0
-        due_from_ms = max(now_ms - self._window_ms, self._started_ms, known.first_ms)
+        # What came in the half interval before the window is counted too (`_stored_since`). After
+        # a start there is nothing before; then the first reading may be that much later.
+        due_from_ms = max(
+            now_ms - self._window_ms, self._started_ms + interval_ms / 2, known.first_ms
+        )
         expected = max(0, int((now_ms - SETTLE_MS - due_from_ms) / interval_ms))
         return float(expected), float(self._stored_since(known, now_ms, interval_ms))
 

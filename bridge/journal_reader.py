@@ -163,14 +163,18 @@ class JournalReader:
         Raises:
             JournalError: when the file cannot be read.
         """
-        counted = dict(self._read("SELECT name, value FROM counters"))
-        return Ledger(
-            received=counted["received"],
-            stored=counted["stored"],
-            duplicate=counted["duplicate"],
-            refused=counted["refused"],
-            pending=self.pending_rows(),
-        )
+        self._read("BEGIN")
+        try:
+            counted = dict(self._read("SELECT name, value FROM counters"))
+            return Ledger(
+                received=counted["received"],
+                stored=counted["stored"],
+                duplicate=counted["duplicate"],
+                refused=counted["refused"],
+                pending=self.pending_rows(),
+            )
+        finally:
+            self._read("COMMIT")
 
     def decision_id(self) -> int:
         """The last entry of the broker's log that was taken over."""

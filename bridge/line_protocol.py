@@ -8,10 +8,11 @@ backslash before a separator has no escape; such names are an error of ours, not
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bridge.readings import Row
 
@@ -44,8 +45,21 @@ def point_of(row: Row) -> Point:
     }
     fields["ts_source"] = row.ts_source
     if row.faults:
-        fields["faults"] = ",".join(row.faults)
+        fields["faults"] = join_faults(row.faults)
     return Point(READINGS, {"device": row.device, "site": row.site}, fields, row.time_ns)
+
+
+def join_faults(faults: Sequence[str]) -> str:
+    """Fault names as one string field, with commas between; a comma in a name is escaped."""
+    return ",".join(fault.replace("\\", "\\\\").replace(",", "\\,") for fault in faults)
+
+
+def split_faults(joined: str) -> tuple[str, ...]:
+    """The fault names that `join_faults` joined."""
+    return tuple(re.sub(r"\\(.)", r"\1", name) for name in _FAULT.findall(joined))
+
+
+_FAULT = re.compile(r"(?:[^,\\]|\\.)+")
 
 
 def encode_point(point: Point) -> str:
@@ -56,6 +70,9 @@ def encode_point(point: Point) -> str:
     """
     if not point.fields:
         msg = f"{point.measurement}: a point needs a field"
+        raise ValueError(msg)
+    if point.measurement.startswith("#"):
+        msg = f"{point.measurement!r} cannot be a name: a line that begins with # is a comment"
         raise ValueError(msg)
     head = [_escape(point.measurement, ", ")]
     head += [

@@ -79,26 +79,30 @@ class Pipeline:
         """Take messages for ever; ends only by being cancelled."""
         while True:
             batch = await self._source.next_batch()
-            judged = await self._judge(batch)
-            await self._commit(judged)
+            judged, heard = await self._judge(batch)
+            await self._commit(judged, heard)
             self._source.acknowledge(batch)
             self._tell(judged)
             self._forwarder.wake()
 
-    async def _judge(self, batch: list[Delivery]) -> list[Judged]:
-        """Step 2; the journal's memory of an old boot may have to be read again."""
+    async def _judge(self, batch: list[Delivery]) -> tuple[list[Judged], dict[str, int]]:
+        """Step 2; registry and journal are read for it, and may have to be read again.
+
+        Returns:
+            the outcomes, and which enrolled devices were heard, and when.
+        """
         while True:
             try:
                 by = Judgement(self._policy, self._revision, self._roster.sites(), self._boots)
-                return [judge(delivery, by, arrival=self._next_arrival()) for delivery in batch]
+                judged = [judge(delivery, by, arrival=self._next_arrival()) for delivery in batch]
+                return judged, self._heard((m.device, m.delivery.received_ms) for m in judged)
             except JournalError as exc:
                 self._boots.forget_changed()
                 await self._journal_failed(exc)
 
-    async def _commit(self, judged: list[Judged]) -> None:
+    async def _commit(self, judged: list[Judged], heard: dict[str, int]) -> None:
         """Step 3: do not return before the batch is on disk."""
         boots = self._boots.take_changed()
-        heard = self._heard((one.device, one.delivery.received_ms) for one in judged)
         while True:
             try:
                 await self._on_journal_thread(

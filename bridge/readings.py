@@ -119,9 +119,8 @@ def check_values(reading: WireReading, policy: Policy) -> Refusal | None:
             return refuse(refusals.UNKNOWN_QUANTITY, f"{name[:64]!r} is none of {known}")
         if not quantity.min <= value <= quantity.max:
             bound = f"> {quantity.max:g}" if value > quantity.max else f"< {quantity.min:g}"
-            return refuse(
-                refusals.OUT_OF_RANGE, f"{name} {value:g} {bound}", rule=f"quantities.{name}"
-            )
+            detail = f"{name} {_number(value)} {bound}"
+            return refuse(refusals.OUT_OF_RANGE, detail, rule=f"quantities.{name}")
     if len(reading.faults) > policy.limits.faults_per_reading:
         detail = f"{len(reading.faults)} faults > {policy.limits.faults_per_reading}"
         return refuse(refusals.WRONG_SHAPE, detail, rule="limits.faults_per_reading")
@@ -130,6 +129,12 @@ def check_values(reading: WireReading, policy: Policy) -> Refusal | None:
             detail = f"a fault is 1 to {MAX_FAULT_CHARS} printable characters, not {fault[:64]!r}"
             return refuse(refusals.WRONG_SHAPE, detail)
     return None
+
+
+def _number(value: float) -> str:
+    """A number as short as it can be without becoming another one."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def resolve_time(
@@ -170,8 +175,14 @@ def learned_offset_ms(
     """When a boot began by the server's clock, from readings of that boot in one message.
 
     A reading with a believable `ts` beside `up` says it exactly. Else the newest `up` of the
-    message was taken at the latest when the message came; the earliest such bound is nearest.
+    message was taken at the latest when the message came; the earliest such bound is nearest. An
+    `up` by which the boot began before `clock.earliest` is no uptime.
     """
+    readings = [
+        reading
+        for reading in readings
+        if reading.up is not None and received_ms - reading.up >= clock.earliest_ms
+    ]
     exact = [
         reading.ts - reading.up
         for reading in readings
@@ -191,6 +202,10 @@ SUB_MS_NS = 1_000_000
 """Nanoseconds in a millisecond: the room in which readings of one millisecond are told apart."""
 
 
+BOOT_STRIDE = 7_919
+"""Keeps equal sequence numbers of different boots apart; a prime, so that they seldom meet."""
+
+
 def row_time_ns(ts_ms: int, order: int) -> int:
     """Row time: the reading's millisecond, and its order below it.
 
@@ -207,10 +222,10 @@ def make_row(reading: WireReading, timed: Timed, *, device: str, site: str, arri
     Args:
         arrival: a number that differs between readings received in the same millisecond.
     """
-    if reading.n is not None:
-        order = reading.n
-    elif timed.ts_source == "received":
+    if timed.ts_source == "received":
         order = arrival
+    elif reading.n is not None:
+        order = reading.n + BOOT_STRIDE * (reading.boot or 0)
     else:
         order = 0
     return Row(

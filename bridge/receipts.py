@@ -66,14 +66,16 @@ class ReceiptBook:
         due = [
             device
             for device in self._drafts
-            if now_ms - self._last_ms.get(device, 0) >= INTERVAL_MS
+            if not 0 <= now_ms - self._last_ms.get(device, 0) < INTERVAL_MS
         ]
         receipts = []
         for device in due:
             receipts.append((device, _encode(self._drafts.pop(device), policy)))
             self._last_ms[device] = now_ms
         if len(self._last_ms) > MAX_DEVICES:
-            self._last_ms = {d: t for d, t in self._last_ms.items() if now_ms - t < INTERVAL_MS}
+            self._last_ms = {
+                d: t for d, t in self._last_ms.items() if 0 <= now_ms - t < INTERVAL_MS
+            }
         return receipts
 
 

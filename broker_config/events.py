@@ -10,10 +10,14 @@ from __future__ import annotations
 import logging
 import sys
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from prometheus_client import Counter
+
+from broker_config.errors import IotError
+from broker_config.refusals import code_named
 
 if TYPE_CHECKING:
     from broker_config.settings import Log
@@ -56,13 +60,41 @@ def record(event: Event, *, code: str = "", count: int = 1, **fields: Any) -> No
     Args:
         code: a refusal code or an error's class name; the counter's second label.
         fields: what else to log; secrets do not belong here.
+
+    Raises:
+        ValueError: `code` is in neither closed list.
     """
+    if code and code_named(code) is None and code not in _error_names():
+        msg = f"{code!r} is neither a refusal code nor an error"
+        raise ValueError(msg)
     _COUNTER.labels(event.label, code).inc(count)
     if code:
         fields = {"code": code, **fields}
     if count != 1:
         fields["count"] = count
     structlog.get_logger().log(event.level, event.label, **fields)
+
+
+@cache
+def _error_names() -> frozenset[str]:
+    """The names of the whole error tree."""
+    names, kinds = {IotError.__name__}, [IotError]
+    while kinds:
+        children = kinds.pop().__subclasses__()
+        names |= {child.__name__ for child in children}
+        kinds += children
+    return frozenset(names)
+
+
+def printable(value: object) -> str:
+    """Text without control characters: what a device sent must not steer a terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in str(value))
+
+
+def _make_printable(_logger: Any, _method: str, line: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: printable(value) if isinstance(value, str) else value for key, value in line.items()
+    }
 
 
 def configure_logging(settings: Log, *, process: str) -> None:
@@ -82,6 +114,8 @@ def configure_logging(settings: Log, *, process: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if console:
+        shared.append(_make_printable)
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         if console

@@ -71,10 +71,10 @@ def ensure_home(home: Home) -> bool:
     Raises:
         HomeError: when it cannot be made or written.
     """
-    existed = home.path.exists()
-    if existed and not home.path.is_dir():
-        raise HomeError(f"{home.path} is not a folder", "name another one with --home")
     try:
+        existed = home.path.exists()
+        if existed and not home.path.is_dir():
+            raise HomeError(f"{home.path} is not a folder", "name another one with --home")
         for folder in (home.path, home.certs_folder, home.run_folder):
             folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         for target, sample in (
@@ -99,7 +99,14 @@ def require_home(home: Home) -> None:
     Raises:
         HomeError: when it is not.
     """
-    if not home.policy_file.is_file():
+    try:
+        found = home.policy_file.is_file()
+    except OSError as exc:
+        raise HomeError(
+            f"cannot read the home folder {home.path} ({exc.strerror})",
+            "run as the user it belongs to, or name yours with --home or IOT_HOME",
+        ) from None
+    if not found:
         raise HomeError(
             f"{home.path} is no home folder of this system",
             "start one there with `iotctl up`, or name yours with --home or IOT_HOME",

@@ -19,6 +19,9 @@ while the server restarts, and would then keep the server out."""
 
 _ATTEMPTS = 100
 
+EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, not bound
+"""A listener there has the port on every address of the machine."""
+
 
 def free_port(host: str) -> int:
     """A port that can be listened on now, and that outgoing connections do not take.
@@ -51,10 +54,14 @@ def check_port(host: str, port: int, *, flag: str) -> None:
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
+    except UnicodeError:
+        raise ConfigurationError(
+            f"{host!r} is no address", f"choose another address or port ({flag})"
+        ) from None
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
             raise PortInUseError(
-                f"port {port} on {host} is in use by {_owner(port)}",
+                f"port {port} on {host} is in use by {_owner(str(address[0]), port)}",
                 f"stop that process, or choose another port with {flag}",
             ) from None
         raise ConfigurationError(
@@ -77,12 +84,13 @@ def check_mqtt_listener(settings: Mqtt) -> None:
     check_port(settings.host, settings.port, flag="--mqtt-port")
 
 
-def _owner(port: int) -> str:
+def _owner(address: str, port: int) -> str:
     try:
         for connection in psutil.net_connections("tcp"):
             if (
                 connection.status == psutil.CONN_LISTEN
                 and connection.laddr.port == port
+                and (address in EVERY_ADDRESS or connection.laddr.ip in {address, *EVERY_ADDRESS})
                 and connection.pid
             ):
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"

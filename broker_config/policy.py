@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
+import re
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
 import msgspec
+from msgspec.structs import asdict, replace
 
 from broker_config import refusals, topics
 from broker_config.errors import PolicyError
 from broker_config.refusals import Refusal, refuse
 from broker_config.toml_tree import convert_tree, parse_toml
+
+RESERVED_NAMES = frozenset({"device", "faults", "result", "site", "table", "time", "ts_source"})
+"""Names that a row, or an answer of InfluxDB, has beside its quantities."""
+
+_QUANTITY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 class Role(StrEnum):
@@ -98,7 +107,7 @@ class Clock(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def earliest_ms(self) -> int:
         """`earliest` in ms since 1970 UTC."""
-        return int(self.earliest.timestamp() * 1000)
+        return (self.earliest - _EPOCH) // datetime.timedelta(milliseconds=1)
 
 
 class Quantity(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,27 +157,43 @@ def parse_policy(text: str, *, where: str = "policy.toml") -> Policy:
     problem = _inconsistency(policy)
     if problem:
         raise PolicyError(f"{where}: {problem}")
-    return policy
+    earliest = policy.clock.earliest.astimezone(datetime.UTC)
+    return replace(policy, clock=replace(policy.clock, earliest=earliest))
 
 
 def _inconsistency(policy: Policy) -> str:
     """A sentence about the first value that has the right type but makes no sense, or empty."""
-    for name, quantity in policy.quantities.items():
-        if not quantity.min <= quantity.max:
+    if policy.clock.earliest.tzinfo is None:
+        return "clock.earliest needs a time zone, for example 2024-01-01T00:00:00Z"
+    for name, value in asdict(policy.limits).items():
+        if value < 1:
+            return f"limits.{name} must be at least 1"
+    return _wrong_range(policy.quantities) or _wrong_rule(policy.rules)
+
+
+def _wrong_range(quantities: dict[str, Quantity]) -> str:
+    for name, quantity in quantities.items():
+        if not _QUANTITY.fullmatch(name) or name in RESERVED_NAMES:
+            return (
+                f"quantities: {name!r} cannot be a field, use letters, digits and '_', and not "
+                f"{', '.join(sorted(RESERVED_NAMES))}"
+            )
+        if not (math.isfinite(quantity.min) and math.isfinite(quantity.max)):
+            return f"quantities.{name}: min and max must be finite numbers"
+        if quantity.min > quantity.max:
             return f"quantities.{name}: min {quantity.min:g} is greater than max {quantity.max:g}"
+    return ""
+
+
+def _wrong_rule(rules: tuple[Rule, ...]) -> str:
     seen: set[str] = set()
-    for rule in policy.rules:
+    for rule in rules:
         if rule.id in seen:
             return f"two rules have the id {rule.id!r}"
         seen.add(rule.id)
         for pattern in rule.topics:
             if not topics.is_valid_filter(pattern.replace("{id}", "x")):
                 return f"rule {rule.id!r}: {pattern!r} is not a topic filter"
-    for name in ("payload_bytes", "readings_per_message", "faults_per_reading"):
-        if getattr(policy.limits, name) < 1:
-            return f"limits.{name} must be at least 1"
-    if policy.clock.earliest.tzinfo is None:
-        return "clock.earliest needs a time zone, for example 2024-01-01T00:00:00Z"
     return ""
 
 

@@ -51,6 +51,7 @@ def sole_process(home: Home, process: Process) -> Iterator[None]:
                 f"{home.path} already has a running {process} (pid {holder or 'unknown'})",
                 "stop that one first, or name another home with --home",
             ) from None
+        retract(home, process)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield

@@ -6,6 +6,7 @@ Nothing in it can refuse a device; that is `policy.py`. `build_settings` is pure
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 PREFIX = "IOT_"
 _NOT_SETTINGS = frozenset({"IOT_HOME"})
 _MAX_PORT = 65_535
+NEARLY = 0.85
+"""How alike two variable names are (difflib's ratio) when one is a misspelling of the other."""
 
 
 class Secret:
@@ -206,12 +209,24 @@ def _setting_named(variable: str) -> tuple[str, str] | None:
     section, _, key = variable.removeprefix(PREFIX).lower().partition("_")
     sections = get_type_hints(Settings)
     if section not in sections:
+        _check_not_misspelt(variable, sections)
         return None
     known = get_type_hints(sections[section])
     if key not in known:
         names = [f"{PREFIX}{section}_{name}".upper() for name in known]
         raise ConfigurationError(f"unknown variable {variable}{nearest(variable, names)}")
     return section, key
+
+
+def _check_not_misspelt(variable: str, sections: Mapping[str, type]) -> None:
+    """A variable of somebody else may begin with our prefix; one that is nearly ours is ours."""
+    known = [
+        f"{PREFIX}{section}_{key}".upper()
+        for section, shape in sections.items()
+        for key in get_type_hints(shape)
+    ]
+    if difflib.get_close_matches(variable, known, n=1, cutoff=NEARLY):
+        raise ConfigurationError(f"unknown variable {variable}{nearest(variable, known)}")
 
 
 def _replace(
@@ -248,4 +263,6 @@ def _check(settings: Settings) -> None:
 def _secret(kind: type, value: Any) -> Any:
     if kind is Secret and isinstance(value, str):
         return Secret(value)
-    raise msgspec.ValidationError(f"Expected `str`, got `{type(value).__name__}`")
+    # msgspec adds the key to a TypeError, and only to that and ValueError.
+    msg = f"Expected `str`, got `{type(value).__name__}`"
+    raise TypeError(msg)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from broker_config.errors import IotError, JournalError
@@ -23,6 +24,10 @@ APPLICATION_ID = 0x696F7469
 
 BUSY_TIMEOUT_MS = 10_000
 """How long a writer waits for another process' transaction, in ms."""
+
+
+BUSY_PAUSE_S = 0.01
+"""Pause between two attempts where SQLite itself does not wait, in seconds."""
 
 
 def open_sqlite(
@@ -49,7 +54,7 @@ def open_sqlite(
                 check_same_thread=False,
             )
         else:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE))
+            _make_private(path)
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.Error) as exc:
         raise JournalError(
@@ -59,7 +64,7 @@ def open_sqlite(
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         _check_ownership(connection, path, version)
         if not read_only:
-            connection.execute("PRAGMA journal_mode=WAL")
+            _use_wal(connection)
             connection.execute("PRAGMA synchronous=FULL")
             connection.executescript(
                 f"BEGIN IMMEDIATE; {schema};"
@@ -74,6 +79,20 @@ def open_sqlite(
         connection.close()
         raise
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; SQLite does not wait for another process that does the same just now."""
+    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(BUSY_PAUSE_S)
+        else:
+            return
 
 
 @contextmanager
@@ -101,11 +120,23 @@ def transaction(
         raise failed(exc) from None
 
 
+def _make_private(path: Path) -> None:
+    """Make an empty file that only its owner can read.
+
+    A file that is there is not touched: closing any descriptor of it would drop the locks that
+    other connections of this process hold (https://www.sqlite.org/howtocorrupt.html 2.2).
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE))
+
+
 def _check_ownership(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    connection.execute("BEGIN")  # one instant: another process may be making the file
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     found = connection.execute("PRAGMA user_version").fetchone()[0]
-    is_empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if is_empty and not found:
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    connection.execute("COMMIT")
+    if not application and not found and not tables:
         return
     if application != APPLICATION_ID:
         raise JournalError(f"{path} is a database of another program", "set it aside")

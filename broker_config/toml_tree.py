@@ -28,7 +28,7 @@ def parse_toml(text: str, *, where: str, error: type[ConfigurationError]) -> dic
     """
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
+    except (ValueError, RecursionError) as exc:
         raise error(f"{where} is not valid TOML", f"{exc}") from None
 
 
@@ -55,7 +55,31 @@ def convert_tree(
     try:
         return msgspec.convert(tree, shape, dec_hook=dec_hook)
     except msgspec.ValidationError as exc:
-        raise error(f"{where}: {str(exc).replace(' - at `$.', ' in `')}") from None
+        sentence = str(exc).replace(" - at `$.", " in `")
+        for key in _unnamed_keys(tree, shape, dec_hook):
+            sentence = sentence.replace("[...]", f".{key}", 1)
+        raise error(f"{where}: {sentence}") from None
+
+
+def _unnamed_keys(
+    tree: Mapping[str, Any],
+    shape: type[msgspec.Struct],
+    dec_hook: Callable[[type, Any], Any] | None,
+) -> list[str]:
+    """The keys of free-named tables on the way to the first wrong value.
+
+    msgspec writes `[...]` for them; which ones they are is found by converting each by itself.
+    """
+    for key, hint in get_type_hints(shape).items():
+        value = tree.get(key)
+        if get_origin(hint) is not dict or not isinstance(value, dict):
+            continue
+        for name, item in value.items():
+            try:
+                msgspec.convert({name: item}, hint, dec_hook=dec_hook)
+            except msgspec.ValidationError:
+                return [name]
+    return []
 
 
 def unknown_key(tree: Mapping[str, Any], shape: type[msgspec.Struct], at: str = "") -> str | None:

@@ -122,6 +122,8 @@ def matches(topic_filter: str, topic: str) -> bool:
 
 def covers(allowed: str, wanted: str) -> bool:
     """Whether every topic that filter `wanted` matches is also matched by filter `allowed`."""
+    if wanted == "#":
+        return allowed in ("#", "+/#")
     if wanted[:1] == "$" and allowed[:1] in ("+", "#"):
         return False
     have = allowed.split("/")
@@ -129,10 +131,6 @@ def covers(allowed: str, wanted: str) -> bool:
     for position, level in enumerate(have):
         if level == "#":
             return True
-        if position >= len(want):
-            return False
-        if want[position] == "#":
-            return False
-        if level not in ("+", want[position]):
+        if position >= len(want) or want[position] == "#" or level not in ("+", want[position]):
             return False
     return len(have) == len(want)

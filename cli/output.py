@@ -18,6 +18,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from broker_config.events import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -52,11 +54,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     if not sys.stdout.isatty():
         console.width = 240
     console.print(table)
-
-
-def printable(value: object) -> str:
-    """Text without control characters: what a device sent must not steer a terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in str(value))
 
 
 def when(at_ms: int | None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bridge.line_protocol import READINGS, Point
+from bridge.line_protocol import READINGS, Point, split_faults
 from bridge.readings import Row
 from broker_config.errors import SinkUnreachableError
 from broker_config.sqlite_file import open_sqlite, transaction
@@ -117,5 +117,5 @@ def row_of(device: str, site: str, time_ns: int, fields: dict[str, object]) -> R
             for name, value in fields.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         },
-        faults=tuple(faults.split(",")) if isinstance(faults, str) and faults else (),
+        faults=split_faults(faults) if isinstance(faults, str) else (),
     )

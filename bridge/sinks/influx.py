@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import urllib3
+from influxdb_client.client.exceptions import InfluxDBError
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
@@ -76,7 +77,10 @@ class InfluxSink:
             SinkError: the leaf that `disposition_of` chose.
         """
         self._ensure_bucket()
-        lines = "\n".join(encode_point(point) for point in points)
+        try:
+            lines = "\n".join(encode_point(point) for point in points)
+        except ValueError as exc:
+            raise SinkRejectedError(str(exc)) from None
         try:
             with self._client.write_api(write_options=SYNCHRONOUS) as api:
                 api.write(self._settings.bucket, record=lines.encode())
@@ -95,7 +99,7 @@ class InfluxSink:
             SinkError: the leaf that `disposition_of` chose.
         """
         query = (
-            "from(bucket: _bucket) |> range(start: time(v: _since))"
+            "from(bucket: _bucket) |> range(start: time(v: _since), stop: 2200-01-01T00:00:00Z)"
             " |> filter(fn: (r) => r._measurement == _measurement and r.device == _device)"
             ' |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")'
             ' |> group() |> sort(columns: ["_time"], desc: true) |> limit(n: _limit)'
@@ -133,11 +137,11 @@ class InfluxSink:
         try:
             if api.find_bucket_by_name(name) is None:
                 api.create_bucket(bucket_name=name, org=self._settings.org)
-        except ApiException as exc:
-            if exc.status not in _NOT_ALLOWED:
-                raise self._translate(exc) from None
+        except InfluxDBError:
+            return  # the client was not shown the organisation; the write will tell
         except _FAILURES as exc:
-            raise self._translate(exc) from None
+            if not isinstance(exc, ApiException) or exc.status not in _NOT_ALLOWED:
+                raise self._translate(exc) from None
         self._bucket_checked = True
 
     def _read_token_again(self) -> None:
@@ -161,6 +165,9 @@ class InfluxSink:
 
 _FAILURES = (ApiException, urllib3.exceptions.HTTPError, OSError)
 """Everything that the client raises for what the network or the database did."""
+
+MAX_PAUSE_S = 300.0
+"""Longest pause that a database is granted, in seconds; it is asked again then."""
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
@@ -196,9 +203,16 @@ def disposition_of(
             return SinkTooLargeError(said)
         case 429 | 503:
             pause = {k.lower(): v for k, v in headers.items()}.get("retry-after", "")
-            return SinkBusyError(said, kept, retry_after_s=float(pause) if pause.isdigit() else 1.0)
+            return SinkBusyError(said, kept, retry_after_s=_pause_s(pause))
         case _:
             return SinkUnreachableError(said, kept)
+
+
+def _pause_s(text: str) -> float:
+    """The pause of a `Retry-After`; its form as a date would need a clock, so counts as 1 s."""
+    if not (text.isascii() and text.isdigit()):
+        return 1.0
+    return min(float(text[:9]), MAX_PAUSE_S)
 
 
 def _words(exc: ApiException) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from bridge.monitor import Monitor
 
+DEVICES_LISTED = 200
 MAX_DEVICES_LISTED = 1_000
 
 _HEADERS = [
@@ -38,8 +39,8 @@ def make_app(monitor: Monitor) -> Starlette:
         return _json(monitor.status())
 
     async def devices(request: Request) -> Response:
-        wanted = request.query_params.get("limit", "200")
-        limit = int(wanted) if wanted.isdecimal() else 200
+        wanted = request.query_params.get("limit", "")
+        limit = int(wanted[:9]) if wanted.isdecimal() else DEVICES_LISTED
         return _json(monitor.devices(limit=min(limit, MAX_DEVICES_LISTED)))
 
     async def metrics(_request: Request) -> Response:

@@ -73,14 +73,19 @@ class PendingDecisions:
         self, refusal: Refusal, *, at_ms: int, device: str, address: str, topic: str, policy: str
     ) -> None:
         """Add one refusal."""
-        key = (refusal.code.name, device, address, topic, refusal.rule)
-        known = self._rows.get(key)
-        if known is None and len(self._rows) >= MAX_PENDING:
-            key = (refusal.code.name, "", "", "", "")
-            known = self._rows.get(key)
-        count = known.times + 1 if known else 1
-        self._rows[key] = DecisionRecord(
-            0, at_ms, key[0], key[1], key[2], key[3], key[4], refusal.detail, policy, count
+        self._put(
+            DecisionRecord(
+                0,
+                at_ms,
+                refusal.code.name,
+                device,
+                address,
+                topic,
+                refusal.rule,
+                refusal.detail,
+                policy,
+                1,
+            )
         )
 
     def take(self) -> list[DecisionRecord]:
@@ -91,11 +96,17 @@ class PendingDecisions:
 
     def give_back(self, rows: list[DecisionRecord]) -> None:
         """Put rows back that could not be written; what came since is added to them."""
-        newer = self._rows
-        self._rows = {(r.code, r.device, r.address, r.topic, r.rule): r for r in rows}
-        for key, row in newer.items():
-            older = self._rows.get(key)
-            self._rows[key] = row._replace(times=row.times + older.times) if older else row
+        newer = self.take()
+        for row in [*rows, *newer]:
+            self._put(row)
+
+    def _put(self, row: DecisionRecord) -> None:
+        key = (row.code, row.device, row.address, row.topic, row.rule)
+        if key not in self._rows and len(self._rows) >= MAX_PENDING:
+            row = row._replace(device="", address="", topic="", rule="")
+            key = (row.code, "", "", "", "")
+        known = self._rows.get(key)
+        self._rows[key] = row._replace(times=row.times + known.times) if known else row
 
 
 class DecisionLog:

@@ -15,8 +15,9 @@ from rich.text import Text
 
 from broker_config.clock import now_ms
 from broker_config.errors import NotRunningError
+from broker_config.events import printable
 from cli.context import Invocation, pass_invocation
-from cli.output import ago, print_json, printable, when
+from cli.output import ago, print_json, when
 from cli.status_client import ask
 
 EXIT_BAD = 1

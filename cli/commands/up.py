@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from broker_config.errors import IotError
-from broker_config.events import configure_logging
+from broker_config.events import configure_logging, printable
 from broker_config.home import ensure_home
 from broker_config.influx_token import read_token
 from broker_config.listening_port import check_mqtt_listener, check_port, free_port
@@ -20,7 +20,6 @@ from broker_config.run_files import address_of, sole_process
 from broker_config.stop_signal import stop_event
 from cli.commands.status import one_line
 from cli.context import Invocation, pass_invocation
-from cli.output import printable
 from cli.status_client import ask
 from cli.supervisor import Child
 

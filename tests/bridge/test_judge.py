@@ -144,7 +144,8 @@ def test_each_reading_of_an_array_has_its_own_outcome() -> None:
     bad = {**GOOD, "n": 4212, "values": {"humidity_pct": 183}}
     unset = {**GOOD, "n": 4213, "ts": 0}
     message = judged([GOOD, bad, GOOD, 7, unset, {**GOOD, "n": 4214}])
-    assert [row.time_ns % 1_000_000 for row in message.rows] == [4211, 4214]
+    assert [row.time_ns // 1_000_000 for row in message.rows] == [GOOD["ts"]] * 2
+    assert message.rows[0].time_ns != message.rows[1].time_ns
     assert message.duplicates == 1
     assert [(one.position, one.refusal.code.name, one.boot, one.n) for one in message.refused] == [
         (1, "payload.out_of_range", 17, 4212),

@@ -123,3 +123,33 @@ def test_the_point_of_the_measurement_says_what_the_status_says(tmp_path: Path) 
         assert encode_point(point)
 
     asyncio.run(scenario())
+
+
+def test_devices_are_listed_the_worst_first_with_what_they_said_last(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with Bridge(tmp_path, "dev-a", "dev-b", "dev-c") as bridge:
+            now_ms = time.time_ns() // 1_000_000
+            bridge.health.remember("dev-c", 1, 2)
+            good = {"values": {"temperature_c": 21.5}, "faults": ["mq135.cold"]}
+            for payload in (good, b"no json"):
+                bridge.source.give(delivery(payload, "dev-a", received_ms=now_ms))
+            async with running(bridge.pipeline.run(), bridge.forwarder.run()):
+                await until(lambda: len(bridge.source.acknowledged) == 2)
+                await until(lambda: "dev-a" in bridge.latest)
+            answer = bridge.monitor.devices(limit=10)
+            assert answer["total"] == 3
+            assert [(one["device"], one["state"]) for one in answer["devices"]] == [
+                ("dev-c", "silent"),
+                ("dev-b", "never_seen"),
+                ("dev-a", "reporting"),
+            ]
+            reporting = answer["devices"][-1]
+            assert (reporting["values"], reporting["faults"]) == (good["values"], ["mq135.cold"])
+            assert (reporting["site"], reporting["interval_s"]) == ("hall", 10.0)
+            assert (reporting["refused"], answer["devices"][0]["refused"]) == (1, 0)
+            assert reporting["last_ms"] >= now_ms
+            assert answer["devices"][1]["last_ms"] is None
+            shortened = bridge.monitor.devices(limit=1)
+            assert (len(shortened["devices"]), shortened["total"]) == (1, 3)
+
+    asyncio.run(scenario())

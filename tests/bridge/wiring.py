@@ -54,9 +54,11 @@ async def running(*work: Coroutine[Any, Any, None]) -> Any:
     finally:
         for task in tasks:
             task.cancel()
-        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                raise outcome
+        done, still_running = await asyncio.wait(tasks, timeout=DEADLINE_S)
+        assert not still_running, "a part of the bridge does not end when it is cancelled"
+        for task in done:
+            if not task.cancelled():
+                task.result()
 
 
 class ScriptedSource:

@@ -6,6 +6,7 @@ when it is ready and ends when its standard input ends.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -21,6 +22,7 @@ from broker_config.home import Home, ensure_home, require_home
 from broker_config.registry import Enrolment, Registry
 from broker_config.run_files import Address, Process, announce, sole_process
 from broker_config.settings import Log
+from broker_config.stop_signal import stop_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,6 +75,11 @@ class Child:
         """Let it end by itself, in order."""
         self.stdin.close()
         self._process.wait(TIMEOUT_S)
+
+    def signal(self, number: int) -> int:
+        """Send a signal; the exit code with which it ends."""
+        self._process.send_signal(number)
+        return self._process.wait(TIMEOUT_S)
 
 
 @contextmanager
@@ -157,6 +164,18 @@ def _log(form: Literal["console", "json"], level: Literal["info", "warning"]) ->
     logging.getLogger("some.library").info("chatter")
 
 
+def _wait_for_stop() -> None:
+    """Wait as the product's processes do, and end in order."""
+
+    async def wait() -> None:
+        stop = stop_event()
+        print("waiting", flush=True)
+        await stop.wait()
+        print("stopped", flush=True)
+
+    asyncio.run(wait())
+
+
 def _home_as_nobody(verb: str, path: str) -> None:
     """Make or require a home as a user without rights; say how that went."""
     if os.geteuid() == 0:
@@ -183,6 +202,7 @@ if __name__ == "__main__":
         "enrol": _enrol,
         "names": _names,
         "log": _log,
+        "wait-for-stop": _wait_for_stop,
         "home-as-nobody": _home_as_nobody,
     }
     programs[sys.argv[1]](*sys.argv[2:])

@@ -6,13 +6,16 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from broker_config import errors, refusals
 from broker_config.errors import IotError
-from broker_config.events import Event, record
+from broker_config.events import Event, printable, record
 
 from . import children
+from .strategies import UNTIMED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +61,14 @@ def test_nothing_else_becomes_a_label(code: str) -> None:
     with contextlib.suppress(ValueError, IotError):
         record(Event.REFUSED, code=code, device="esp-9", topic="v1/esp-9/readings")
     assert code not in {label for _, label in series()}
+
+
+@UNTIMED
+@given(st.text())
+def test_printable_text_has_no_control_characters_and_loses_nothing_else(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    assert [(a, b) for a, b in zip(text, shown, strict=True) if a != b and a.isprintable()] == []
 
 
 def test_the_names_of_events_differ_and_are_dotted_words() -> None:

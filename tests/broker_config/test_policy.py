@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import copy
 import datetime
-from itertools import product
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import paho.mqtt.client as paho
 import pytest
@@ -20,7 +19,6 @@ from broker_config.policy import (
     Principal,
     Role,
     Rule,
-    decide_connect,
     decide_topic,
     may_receive,
     parse_policy,
@@ -28,11 +26,11 @@ from broker_config.policy import (
 from broker_config.topics import FROM_DEVICE, TO_DEVICE, Kind, is_valid_filter, parse_topic
 
 from .shipped import SHIPPED, SHIPPED_TREE, changed
-from .strategies import UNTIMED, identities, topic_filters, topic_names
+from .strategies import UNTIMED, identities, topic_filters, topic_names, topics_of
 from .toml_text import toml_text
 
 if TYPE_CHECKING:
-    from broker_config.refusals import Code
+    pass
 
 DEVICE = Principal("esp-1", Role.DEVICE)
 BRIDGE = Principal("bridge", Role.BRIDGE)
@@ -185,6 +183,30 @@ def test_the_first_rule_that_matches_a_publish_decides(
         assert decision.refusal is not None
 
 
+@st.composite
+def subscriptions(draw: st.DrawFn) -> tuple[list[str], str, str]:
+    """Filters that rules allow, a filter that is asked for, and a topic that it would bring."""
+    wanted = draw(topic_filters)
+    near = st.sampled_from([wanted, wanted.replace("#", "+"), wanted.replace("+", "a"), "+"])
+    return draw(st.lists(near | topic_filters, max_size=4)), wanted, draw(topics_of(wanted))
+
+
+@UNTIMED
+@given(subscriptions())
+def test_an_allowed_subscription_brings_only_what_its_rule_names(
+    case: tuple[list[str], str, str],
+) -> None:
+    allowed, wanted, topic = case
+    policy = with_rules(
+        *(a_rule(f"r{n}", one, "allow", Act.SUBSCRIBE) for n, one in enumerate(allowed))
+    )
+    decision = decide_topic(policy, OPS, Act.SUBSCRIBE, wanted)
+    if decision.refusal is None:
+        assert paho.topic_matches_sub(allowed[int(decision.rule[1:])], topic)
+    else:
+        assert wanted not in allowed
+
+
 def a_rule(
     name: str, topic: str, effect: Literal["allow", "deny"], action: Act = Act.PUBLISH
 ) -> Rule:
@@ -294,84 +316,3 @@ def test_the_earliest_time_is_exact_to_the_millisecond(earliest_ms: int) -> None
     epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     earliest = epoch + datetime.timedelta(milliseconds=earliest_ms)
     assert Clock(earliest=earliest).earliest_ms == earliest_ms
-
-
-# CONNECT
-
-
-def connect(
-    *,
-    client_id: str = "esp-1",
-    username: str | None = "esp-1",
-    has_password: bool = True,
-    principal: Principal | None = DEVICE,
-    revoked: bool = False,
-    password_matches: bool = True,
-    policy: Policy = SHIPPED,
-) -> Code | None:
-    refusal = decide_connect(
-        policy,
-        client_id=client_id,
-        username=username,
-        has_password=has_password,
-        principal=principal,
-        revoked=revoked,
-        password_matches=password_matches,
-    )
-    return refusal.code if refusal else None
-
-
-CONNECTS: list[tuple[dict[str, Any], Code | None]] = [
-    ({}, None),
-    ({"username": None}, refusals.NO_CREDENTIALS),
-    ({"username": ""}, refusals.NO_CREDENTIALS),
-    ({"has_password": False}, refusals.NO_CREDENTIALS),
-    ({"username": None, "has_password": False, "principal": None}, refusals.NO_CREDENTIALS),
-    ({"principal": None, "password_matches": False}, refusals.UNKNOWN_IDENTITY),
-    ({"password_matches": False}, refusals.BAD_PASSWORD),
-    # Whether a name was revoked is told to its owner only.
-    ({"password_matches": False, "revoked": True}, refusals.BAD_PASSWORD),
-    ({"revoked": True}, refusals.REVOKED),
-    ({"revoked": True, "client_id": "x"}, refusals.REVOKED),
-    ({"client_id": "x"}, refusals.CLIENT_ID_MISMATCH),
-    ({"client_id": ""}, refusals.CLIENT_ID_MISMATCH),
-    ({"client_id": "esp-1-a"}, refusals.CLIENT_ID_MISMATCH),
-    ({"client_id": "ESP-1"}, refusals.CLIENT_ID_MISMATCH),
-    ({"client_id": "bridge-2", "username": "bridge", "principal": BRIDGE}, None),
-    ({"client_id": "ann-phone", "username": "ann", "principal": OPS}, None),
-    ({"client_id": "annphone", "username": "ann", "principal": OPS}, refusals.CLIENT_ID_MISMATCH),
-    ({"client_id": "x-ann", "username": "ann", "principal": OPS}, refusals.CLIENT_ID_MISMATCH),
-]
-
-
-@pytest.mark.parametrize(("given_", "code"), CONNECTS)
-def test_connect_by_table(given_: dict[str, Any], code: Code | None) -> None:
-    assert connect(**given_) is code
-
-
-def test_the_table_has_every_code_of_connecting() -> None:
-    of_stage = {code for code in refusals.every_code() if code.stage is refusals.Stage.CONNECT}
-    # A filter is refused at SUBSCRIBE, by decide_topic.
-    assert {code for _, code in CONNECTS if code} == of_stage - {refusals.SUBSCRIPTION_DENIED}
-
-
-def test_only_the_right_password_of_a_valid_principal_gets_in() -> None:
-    for username, has_password, principal, revoked, matches in product(
-        ("esp-1", "", None), (True, False), (DEVICE, None), (True, False), (True, False)
-    ):
-        code = connect(
-            username=username,
-            has_password=has_password,
-            principal=principal,
-            revoked=revoked,
-            password_matches=matches,
-        )
-        good = bool(username and has_password and principal and not revoked and matches)
-        assert (code is None) is good
-
-
-@given(st.text(max_size=300))
-def test_a_free_client_id_is_free(client_id: str) -> None:
-    free = parse_policy(changed('client_id = "username"', 'client_id = "any"'))
-    assert connect(client_id=client_id, policy=free) is None
-    assert connect(client_id=client_id, policy=free, password_matches=False) is not None

@@ -215,6 +215,7 @@ def test_the_mask_does_not_tell_the_length() -> None:
     assert repr(Secret("")) == "''"
 
 
+@UNTIMED
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_secrets_compare_by_their_text(one: str, other: str) -> None:
     assert (Secret(one) == Secret(other)) is (one == other)

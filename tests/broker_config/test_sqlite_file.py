@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from broker_config.errors import Disposition, JournalError
 from broker_config.registry import Enrolment, Registry
-from broker_config.sqlite_file import APPLICATION_ID, BUSY_TIMEOUT_MS, open_sqlite
+from broker_config.sqlite_file import APPLICATION_ID, BUSY_TIMEOUT_MS, open_sqlite, transaction
 
 from .children import run, running
 from .strategies import UNTIMED
@@ -175,6 +175,40 @@ def test_a_connection_may_go_to_another_thread(tmp_path: Path) -> None:
         thread.start()
         thread.join()
         assert db.execute("SELECT name FROM things").fetchall() == [("x",)]
+
+
+def failed(exc: sqlite3.Error) -> JournalError:
+    return JournalError(f"cannot write ({exc})")
+
+
+def interrupted(db: sqlite3.Connection) -> None:
+    with transaction(db, failed) as writing:
+        writing.execute("INSERT INTO things VALUES ('c')")
+        raise ZeroDivisionError
+
+
+def test_a_transaction_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with closing(open_sqlite(path, SCHEMA, version=1)) as db:
+        with transaction(db, failed) as writing:
+            writing.executemany("INSERT INTO things VALUES (?)", [("a",), ("b",)])
+        with pytest.raises(ZeroDivisionError):
+            interrupted(db)
+        with (
+            pytest.raises(JournalError, match=r"cannot write .*UNIQUE"),
+            transaction(db, failed) as writing,
+        ):
+            writing.executemany("INSERT INTO things VALUES (?)", [("d",), ("a",)])
+        with transaction(db, failed) as writing:
+            writing.execute("INSERT INTO things VALUES ('e')")
+        assert names_in(path) == ["a", "b", "e"]
+
+
+def test_a_transaction_on_a_closed_file_is_the_callers_error(tmp_path: Path) -> None:
+    db = open_sqlite(tmp_path / "a.db", SCHEMA, version=1)
+    db.close()
+    with pytest.raises(JournalError, match="cannot write"), transaction(db, failed):
+        pytest.fail("a closed file was written")
 
 
 def test_a_file_that_is_open_twice_in_one_process_keeps_its_commits(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ def test_nearest_always_offers_known_names_only(name: str) -> None:
     assert answer in {f", did you mean {known}?" for known in KNOWN} or listed == sorted(KNOWN)
 
 
+@UNTIMED
 @given(st.floats())
 def test_numbers_arrive_as_they_were_written(number: float) -> None:
     tree = parse_toml(f"x = {number!r}", where="f.toml", error=PolicyError)

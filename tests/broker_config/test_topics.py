@@ -202,6 +202,7 @@ def test_covers_by_example(allowed: str, wanted: str, *, expected: bool) -> None
     assert covers(allowed, wanted) is expected
 
 
+@UNTIMED
 @given(identities, st.sampled_from(Kind))
 def test_a_topic_of_ours_is_read_back(device: str, kind: Kind) -> None:
     topic = topic_for(device, kind)
@@ -264,12 +265,14 @@ def test_an_identity_is_what_the_design_says(name: str, *, expected: bool) -> No
     assert is_identity(name) is expected
 
 
+@UNTIMED
 @given(st.text(max_size=5).filter(lambda name: not is_identity(name)), st.sampled_from(Kind))
 def test_there_is_no_topic_for_what_is_no_identity(name: str, kind: Kind) -> None:
     with pytest.raises(ValueError, match="is not a device id"):
         topic_for(name, kind)
 
 
+@UNTIMED
 @given(identities, identities)
 def test_an_identity_in_a_filter_stands_for_itself_only(one: str, other: str) -> None:
     assert is_valid_filter(f"v1/{one}/#")
