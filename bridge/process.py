@@ -30,8 +30,9 @@ from broker_config.broker.decision_log import DecisionLog
 from broker_config.clock import now_ms
 from broker_config.errors import InternalError
 from broker_config.events import Event, record
+from broker_config.home import Home, read_policy
 from broker_config.listening_port import check_port
-from broker_config.policy import Role, parse_policy
+from broker_config.policy import Role
 from broker_config.registry import Enrolment, Registry
 from broker_config.run_files import Address, announce, retract, sole_process
 from broker_config.stop_signal import stop_event
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from bridge.readings import Row
-    from broker_config.home import Home
     from broker_config.settings import Settings
 
 WATCH_S = 0.05
@@ -60,7 +60,7 @@ async def run_bridge(home: Home, settings: Settings, on_ready: Callable[[Address
     """
     check_port(settings.http.host, settings.http.port, flag="--http-port")
     with sole_process(home, "bridge"):
-        policy = parse_policy(home.policy_file.read_text("utf-8"), where=str(home.policy_file))
+        policy = read_policy(home)
         registry = Registry(home.registry_file)
         roster = Roster(registry)
         journal, memory = Journal(home.journal_file), JournalReader(home.journal_file)

@@ -10,7 +10,8 @@ import os
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker_config.errors import HomeError
+from broker_config.errors import HomeError, PolicyError
+from broker_config.policy import Policy, parse_policy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,15 +103,34 @@ def require_home(home: Home) -> None:
     try:
         found = home.policy_file.is_file()
     except OSError as exc:
-        raise HomeError(
-            f"cannot read the home folder {home.path} ({exc.strerror})",
-            "run as the user it belongs to, or name yours with --home or IOT_HOME",
-        ) from None
+        raise unreadable(home, exc) from None
     if not found:
         raise HomeError(
             f"{home.path} is no home folder of this system",
             "start one there with `iotctl up`, or name yours with --home or IOT_HOME",
         )
+
+
+def unreadable(home: Home, exc: OSError) -> HomeError:
+    """The error for a home that this user may not read."""
+    return HomeError(
+        f"cannot read the home folder {home.path} ({exc.strerror})",
+        "run as the user it belongs to, or name yours with --home or IOT_HOME",
+    )
+
+
+def read_policy(home: Home) -> Policy:
+    """The policy of a home.
+
+    Raises:
+        PolicyError: the file cannot be read, or is no policy.
+    """
+    where = str(home.policy_file)
+    try:
+        text = home.policy_file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise PolicyError(f"cannot read {where} ({exc})") from None
+    return parse_policy(text, where=where)
 
 
 def write_private(target: Path, content: bytes) -> None:

@@ -157,14 +157,26 @@ def parse_policy(text: str, *, where: str = "policy.toml") -> Policy:
     problem = _inconsistency(policy)
     if problem:
         raise PolicyError(f"{where}: {problem}")
+    return _canonical(policy)
+
+
+def _canonical(policy: Policy) -> Policy:
+    """The same policy in the one form that its revision is made from: times in UTC, no -0.0."""
     earliest = policy.clock.earliest.astimezone(datetime.UTC)
-    return replace(policy, clock=replace(policy.clock, earliest=earliest))
+    quantities = {
+        name: Quantity(min=quantity.min + 0.0, max=quantity.max + 0.0)
+        for name, quantity in policy.quantities.items()
+    }
+    return replace(policy, clock=replace(policy.clock, earliest=earliest), quantities=quantities)
 
 
 def _inconsistency(policy: Policy) -> str:
     """A sentence about the first value that has the right type but makes no sense, or empty."""
     if policy.clock.earliest.tzinfo is None:
         return "clock.earliest needs a time zone, for example 2024-01-01T00:00:00Z"
+    for name in ("ahead_s", "behind_s"):
+        if getattr(policy.clock, name) < 0:
+            return f"clock.{name} must not be negative"
     for name, value in asdict(policy.limits).items():
         if value < 1:
             return f"limits.{name} must be at least 1"
@@ -188,6 +200,8 @@ def _wrong_range(quantities: dict[str, Quantity]) -> str:
 def _wrong_rule(rules: tuple[Rule, ...]) -> str:
     seen: set[str] = set()
     for rule in rules:
+        if not rule.id:
+            return "a rule has an empty id"
         if rule.id in seen:
             return f"two rules have the id {rule.id!r}"
         seen.add(rule.id)
@@ -238,6 +252,10 @@ def decide_topic(policy: Policy, principal: Principal, act: Act, topic: str) -> 
     Args:
         topic: a topic name for PUBLISH, a topic filter for SUBSCRIBE.
     """
+    if act is Act.PUBLISH and not topics.is_valid_topic_name(topic):
+        return Decision(refuse(refusals.TOPIC_INVALID, f"topic {topic!r}"), "")
+    if act is Act.SUBSCRIBE and not topics.is_valid_filter(topic):
+        return Decision(_denied(act, principal, topic, ""), "")
     fits = topics.matches if act is Act.PUBLISH else topics.covers
     for rule in policy.rules:
         if rule.role is not principal.role or rule.action is not act:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from broker_config.errors import ConfigurationError
-from broker_config.home import FILE_MODE, Home, write_private
+from broker_config.home import FILE_MODE, Home, unreadable, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,11 +82,17 @@ def retract(home: Home, process: Process) -> None:
 
 
 def address_of(home: Home, process: Process) -> Address | None:
-    """Where a living process listens; None when it does not run or is not ready."""
+    """Where a living process listens; None when it does not run or is not ready.
+
+    Raises:
+        HomeError: the home may not be read.
+    """
     try:
         descriptor = os.open(_lock_file(home, process), os.O_RDONLY)
     except FileNotFoundError:
         return None
+    except OSError as exc:
+        raise unreadable(home, exc) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import ExitStack, closing, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,8 @@ from broker_config.broker.gatekeeper import Gatekeeper
 from broker_config.broker.offline_queue import OfflineQueueBroker
 from broker_config.errors import BrokerVersionError, JournalError
 from broker_config.events import Event, record
+from broker_config.home import Home, read_policy
 from broker_config.listening_port import check_mqtt_listener
-from broker_config.policy import parse_policy
 from broker_config.registry import Registry
 from broker_config.run_files import Address, announce, retract, sole_process
 from broker_config.stop_signal import stop_event
@@ -21,8 +22,6 @@ from broker_config.stop_signal import stop_event
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker_config.broker.decision_log import DecisionRecord
-    from broker_config.home import Home
     from broker_config.settings import Settings
 
 AMQTT_VERSION = "0.12.1"
@@ -42,30 +41,29 @@ async def run_broker(home: Home, settings: Settings, on_ready: Callable[[Address
         ConfigurationError: port taken, plaintext on an open address, policy unreadable.
         BrokerVersionError: another amqtt than `AMQTT_VERSION` is installed.
     """
+    stop = stop_event()
     _check_amqtt()
     check_mqtt_listener(settings.mqtt)
-    policy = parse_policy(home.policy_file.read_text("utf-8"), where=str(home.policy_file))
-    registry = Registry(home.registry_file)
-    decisions = DecisionLog(home.broker_file)
-    gatekeeper = Gatekeeper(policy, registry)
-    with sole_process(home, "broker"):
+    with sole_process(home, "broker"), ExitStack() as opened:
+        policy = read_policy(home)
+        registry = opened.enter_context(closing(Registry(home.registry_file)))
+        decisions = opened.enter_context(closing(DecisionLog(home.broker_file)))
+        gatekeeper = Gatekeeper(policy, registry)
         record(Event.POLICY_ACTIVE, revision=gatekeeper.revision)
         broker = OfflineQueueBroker(_amqtt_configuration(settings, gatekeeper))
         await broker.start()
-        flusher = asyncio.create_task(_flush_decisions(gatekeeper, decisions))
+        flusher = asyncio.create_task(_flush_decisions(gatekeeper, decisions, stop))
         address = Address(os.getpid(), settings.mqtt.host, _bound_port(broker))
         announce(home, "broker", address)
         record(Event.PROCESS_READY, host=address.host, port=address.port)
         on_ready(address)
         try:
-            await stop_event().wait()
+            await stop.wait()
         finally:
             retract(home, "broker")
-            flusher.cancel()
             await broker.shutdown()
-            decisions.append(gatekeeper.pending.take())
-            decisions.close()
-            registry.close()
+            await flusher
+            await _flush_once(gatekeeper, decisions)
             record(Event.PROCESS_STOPPED)
 
 
@@ -96,15 +94,23 @@ def _bound_port(broker: OfflineQueueBroker) -> int:
     return int(server.sockets[0].getsockname()[1])
 
 
-async def _flush_decisions(gatekeeper: Gatekeeper, log: DecisionLog) -> None:
-    while True:
-        await asyncio.sleep(FLUSH_S)
-        rows = gatekeeper.pending.take()
-        if rows:
-            await _flush_once(gatekeeper, log, rows)
+async def _flush_decisions(gatekeeper: Gatekeeper, log: DecisionLog, stop: asyncio.Event) -> None:
+    """Put refusals into the log until the broker stops."""
+    while not stop.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_S):
+                await stop.wait()
+        await _flush_once(gatekeeper, log)
 
 
-async def _flush_once(gatekeeper: Gatekeeper, log: DecisionLog, rows: list[DecisionRecord]) -> None:
+async def _flush_once(gatekeeper: Gatekeeper, log: DecisionLog) -> None:
+    rows = gatekeeper.pending.take()
+    try:
+        await asyncio.to_thread(log.append, rows)
+    except JournalError as exc:
+        gatekeeper.pending.give_back(rows)
+        record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
+        return
     for row in rows:
         record(
             Event.REFUSED,
@@ -115,8 +121,3 @@ async def _flush_once(gatekeeper: Gatekeeper, log: DecisionLog, rows: list[Decis
             topic=row.topic,
             detail=row.detail,
         )
-    try:
-        await asyncio.to_thread(log.append, rows)
-    except JournalError as exc:
-        gatekeeper.pending.give_back(rows)
-        record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))

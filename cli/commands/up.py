@@ -12,10 +12,9 @@ import click
 
 from broker_config.errors import IotError
 from broker_config.events import configure_logging, printable
-from broker_config.home import ensure_home
+from broker_config.home import ensure_home, read_policy
 from broker_config.influx_token import read_token
 from broker_config.listening_port import check_mqtt_listener, check_port, free_port
-from broker_config.policy import parse_policy
 from broker_config.run_files import address_of, sole_process
 from broker_config.stop_signal import stop_event
 from cli.commands.status import one_line
@@ -69,8 +68,7 @@ def up(
 
 def _check_before_start(invocation: Invocation, settings: Settings) -> None:
     """What is wrong with the configuration is said once, before anything starts."""
-    policy = invocation.folder.policy_file
-    parse_policy(policy.read_text("utf-8"), where=str(policy))
+    read_policy(invocation.folder)
     if settings.influx.url:
         read_token(settings.influx, invocation.home)
     check_mqtt_listener(settings.mqtt)

@@ -261,6 +261,7 @@ def test_what_is_committed_later_is_forwarded_when_it_is_said(tmp_path: Path) ->
                     commit(bridge, *numbered(1, first=number))
                     bridge.forwarder.wake()
                     await until(lambda: not bridge.journal.pending_rows())
+                await until(lambda: bool(bridge.forwarder._something_new._waiters))
             assert [number_of(point) for point in bridge.sink.taken] == [0, 1, 2]
 
     asyncio.run(scenario())
@@ -346,11 +347,41 @@ def test_the_state_says_since_when_and_the_newest_sentence(tmp_path: Path) -> No
     asyncio.run(scenario())
 
 
+OWN = Point("ingest_health", {"bridge": "b"}, {"ratio": 1.0}, 7)
+
+
 def test_a_point_of_our_own_is_written_beside_the_readings(tmp_path: Path) -> None:
     async def scenario() -> None:
         with Bridge(tmp_path) as bridge:
-            point = Point("ingest_health", {"bridge": "b"}, {"ratio": 1.0}, 7)
-            await bridge.forwarder.write_point(point)
-            assert bridge.sink.taken == [point]
+            await bridge.forwarder.write_point(OWN)
+            assert bridge.sink.taken == [OWN]
+
+    asyncio.run(scenario())
+
+
+def test_a_point_of_our_own_tells_of_a_database_that_is_away_while_no_readings_flow(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        with Bridge(tmp_path) as bridge:
+            bridge.sink.before_write = failing(SinkUnreachableError("refused"))
+            await bridge.forwarder.write_point(OWN)
+            assert bridge.forwarder.state[::2] == ("unreachable", "refused")
+            await bridge.forwarder.write_point(OWN)
+            assert bridge.forwarder.state[::2] == ("ready", "")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("answer", [SinkRejectedError("type conflict"), SinkTooLargeError("413")])
+def test_a_point_of_our_own_that_is_refused_is_no_database_that_is_away(
+    tmp_path: Path, answer: SinkError
+) -> None:
+    async def scenario() -> None:
+        with Bridge(tmp_path) as bridge:
+            bridge.sink.before_write = failing(answer)
+            await bridge.forwarder.write_point(OWN)
+            assert bridge.forwarder.state[::2] == ("ready", "")
+            assert bridge.monitor.not_ready() == ""
 
     asyncio.run(scenario())

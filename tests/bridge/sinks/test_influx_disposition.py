@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.sinks.influx import disposition_of
+from bridge.sinks.influx import MAX_PAUSE_S, disposition_of
 from broker_config.errors import (
     Disposition,
     SinkBusyError,
@@ -115,3 +115,8 @@ def test_a_pause_that_is_no_number_of_seconds_is_a_short_one(text: str) -> None:
 def test_no_pause_in_a_header_breaks_anything(text: str) -> None:
     assert pause_s(text) >= 0
     assert not math.isnan(pause_s(text))
+
+
+def test_a_pause_is_bounded_so_that_a_repaired_database_is_noticed() -> None:
+    assert pause_s("300") == 300.0
+    assert pause_s("9" * 30) == pause_s("86400") == MAX_PAUSE_S
