@@ -12,16 +12,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.journal import Rejection
-from bridge.line_protocol import point_of
-from broker_config.clock import now_ms
+from bridge.line_protocol import Point, point_of
+from bridge.readings import SUB_MS_NS
+from broker_config.clock import now_ms, steady_ms
 from broker_config.errors import (
+    Disposition,
     JournalError,
     SinkBusyError,
     SinkError,
-    SinkRejectedError,
-    SinkTooLargeError,
+    SinkUnreachableError,
 )
 from broker_config.events import Event, record
+from broker_config.refusals import REJECTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,12 +31,14 @@ if TYPE_CHECKING:
 
     from bridge.journal import Journal
     from bridge.journal_reader import StoredMessage
-    from bridge.line_protocol import Point
     from bridge.readings import Row
     from bridge.sinks.base import Sink
 
 BACKOFF_MIN_S = 0.5
 BACKOFF_MAX_S = 30.0
+PROBE = "iot_probe"
+"""Measurement of the point that tells a bad row from a database that takes none."""
+
 IDLE_S = 1.0
 """How often the journal is looked at when nobody says that there is something new, in seconds."""
 
@@ -44,7 +48,7 @@ class SinkState(NamedTuple):
 
     Attributes:
         state: `ready`, or the word of the error that lasts.
-        since_ms: since when, ms since 1970 UTC.
+        since_ms: since when, in the ms of `clock.steady_ms`.
         problem: the error's sentence; empty when ready.
     """
 
@@ -72,23 +76,26 @@ class Forwarder:
         policy_revision: str,
         batch_messages: int,
         on_stored: Callable[[str, int, int], None],
+        on_refused: Callable[[str, str, int, int], None],
         latest: dict[str, Row],
     ) -> None:
         """Wire it up; nothing runs yet.
 
         Args:
-            on_stored: told which device had how many rows stored, and when (ms).
+            on_stored: told which device had how many rows stored, and when (`steady_ms`).
+            on_refused: told the code, the device, how many rows and when.
             latest: the newest stored row of every device is put here.
         """
         self._journal, self._journal_thread = journal, journal_thread
         self._sink, self._sink_thread = sink, sink_thread
         self._revision = policy_revision
         self._batch_messages = batch_messages
-        self._on_stored = on_stored
+        self._on_stored, self._on_refused = on_stored, on_refused
         self._latest = latest
         self._something_new = asyncio.Event()
         self._failures = 0
-        self.state = SinkState("ready", now_ms(), "")
+        self._rows_wait = False
+        self.state = SinkState("ready", steady_ms(), "")
 
     def wake(self) -> None:
         """Say that the journal has something new."""
@@ -101,6 +108,7 @@ class Forwarder:
                 if not await self.forward_once():
                     await self._wait_for_more()
             except SinkError as exc:
+                self._rows_wait = True
                 await asyncio.sleep(self._failed(exc))
             except JournalError as exc:
                 record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
@@ -126,38 +134,68 @@ class Forwarder:
                 for position, row in enumerate(message.rows)
             ]
         )
-        at_ms = now_ms()
+        if rejected:
+            await self._check_that_it_takes_anything()
         await loop.run_in_executor(
             self._journal_thread,
-            lambda: self._journal.confirm(messages, rejected, policy=self._revision, now_ms=at_ms),
+            lambda: self._journal.confirm(
+                messages, rejected, policy=self._revision, now_ms=now_ms()
+            ),
         )
+        self._rows_wait = False
         self._succeeded()
         for bad in rejected:
-            record(Event.REFUSED, code="store.rejected", device=bad.row.device, detail=bad.detail)
-        self._note_stored(messages, rejected, at_ms)
+            self._on_refused(REJECTED.name, bad.row.device, 1, steady_ms())
+            record(Event.REFUSED, code=REJECTED.name, device=bad.row.device, detail=bad.detail)
+        self._note_stored(messages, rejected, steady_ms())
         record(Event.FORWARDED, rows=sum(len(message.rows) for message in messages))
         return True
 
     async def write_point(self, point: Point) -> None:
         """Write one point of our own beside the readings; lost when the database is away.
 
-        That it went or did not is news about the database too, also while no readings flow.
+        That it went or did not is news about the database too, also while no readings flow. That
+        it was refused is not: then the database works.
         """
-        loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._sink_thread, self._sink.write, [point])
+            await self._write_points([point])
         except SinkError as exc:
-            self._failed(exc)
+            if exc.disposition is Disposition.RETRY:
+                self._failed(exc)
+            else:
+                record(Event.SINK_FAILED, code=type(exc).__name__, problem=str(exc))
         else:
-            self._succeeded()
+            if not self._rows_wait:
+                self._succeeded()
+
+    async def _check_that_it_takes_anything(self) -> None:
+        """Before rows are given up: a database that refuses everything is not our devices' fault.
+
+        Raises:
+            SinkError: nothing is given up then.
+        """
+        probe = Point(PROBE, {}, {"written": True}, now_ms() * SUB_MS_NS)
+        try:
+            await self._write_points([probe])
+        except SinkError as exc:
+            if exc.disposition is Disposition.RETRY:
+                raise
+            raise SinkUnreachableError(
+                f"the database refuses every row ({exc})", "check influx.url and influx.bucket"
+            ) from None
+
+    async def _write_points(self, points: list[Point]) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._sink_thread, self._sink.write, points)
 
     async def _write(self, rows: list[_Numbered]) -> list[Rejection]:
         """Write rows, halving the batch where it is too large or has a bad row."""
         points = [point_of(numbered.row) for numbered in rows]
-        loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._sink_thread, self._sink.write, points)
-        except (SinkRejectedError, SinkTooLargeError) as exc:
+            await self._write_points(points)
+        except SinkError as exc:
+            if exc.disposition is not Disposition.REFUSE:
+                raise
             if len(rows) == 1:
                 only = rows[0]
                 return [Rejection(only.message_id, only.position, only.row, str(exc))]
@@ -186,7 +224,7 @@ class Forwarder:
         self._failures += 1
         if self.state.state != exc.state or not self.state.problem:
             record(Event.SINK_FAILED, code=type(exc).__name__, problem=str(exc))
-            self.state = SinkState(exc.state, now_ms(), str(exc))
+            self.state = SinkState(exc.state, steady_ms(), str(exc))
         else:
             self.state = self.state._replace(problem=str(exc))
         if isinstance(exc, SinkBusyError):
@@ -197,8 +235,8 @@ class Forwarder:
     def _succeeded(self) -> None:
         self._failures = 0
         if self.state.problem:
-            record(Event.SINK_RECOVERED, after_ms=now_ms() - self.state.since_ms)
-            self.state = SinkState("ready", now_ms(), "")
+            record(Event.SINK_RECOVERED, after_ms=steady_ms() - self.state.since_ms)
+            self.state = SinkState("ready", steady_ms(), "")
 
     async def _wait_for_more(self) -> None:
         # Not asyncio.wait_for: up to Python 3.11 it can swallow a cancellation.

@@ -1,6 +1,7 @@
 """Ingest health: what is expected of every device, what was stored, and who is missing. Pure.
 
 ingest_health = readings stored in the window / readings expected in it, of enrolled devices.
+Times are those of a clock that nobody sets (`clock.steady_ms`), in ms.
 A device is expected from its first contact on, a refused one included: a box of boards that are
 enrolled and not yet unpacked is `never_seen`, and no outage (docs/decisions/0004).
 """
@@ -8,10 +9,11 @@ enrolled and not yet unpacked is `never_seen`, and no outage (docs/decisions/000
 from __future__ import annotations
 
 from array import array
+from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
 BUCKETS = 60
 """The window is counted in so many parts."""
@@ -55,13 +57,19 @@ class RefusalCount(NamedTuple):
 
     Attributes:
         devices: how many different devices.
-        last_ms: when the last one happened, ms since 1970 UTC.
+        last_ms: when the last one happened.
+        enrolled_times: how many of them were of enrolled devices.
+        missing_devices: how many of the devices that are late or silent it happened to.
+        since_ms: since when those are quiet (their median); None where there are none.
     """
 
     code: str
     times: int
     devices: int
     last_ms: int
+    enrolled_times: int = 0
+    missing_devices: int = 0
+    since_ms: int | None = None
 
 
 class HealthReport(NamedTuple):
@@ -71,6 +79,8 @@ class HealthReport(NamedTuple):
         ratio: `stored / expected`, 1.0 where nothing is expected.
         stored: readings stored in the window, no more than were expected of each device, so that
             one busy device does not hide a silent one.
+        silent_since_ms: since when the late and silent devices are quiet: their median, because
+            one board that has been dead for long does not date an outage; None without any.
     """
 
     ratio: float
@@ -96,20 +106,39 @@ class RefusalWindow:
         before, last_ms = part.get((code, device), (0, 0))
         part[code, device] = (before + count, max(last_ms, at_ms))
 
-    def counts(self, now_ms: int) -> tuple[RefusalCount, ...]:
-        """What was refused in the window, the most frequent code first."""
+    def counts(
+        self, now_ms: int, *, enrolled: Container[str], missing: Mapping[str, int]
+    ) -> tuple[RefusalCount, ...]:
+        """What was refused in the window, the most frequent code first.
+
+        Args:
+            missing: the devices that are late or silent, and since when each is quiet.
+        """
         self._forget_old(now_ms)
         devices: dict[str, set[str]] = {}
         totals: dict[str, tuple[int, int]] = {}
+        of_enrolled: dict[str, int] = {}
         for part in self._parts.values():
             for (code, device), (count, last_ms) in part.items():
                 devices.setdefault(code, set()).add(device)
                 total, latest_ms = totals.get(code, (0, 0))
                 totals[code] = (total + count, max(latest_ms, last_ms))
-        found = [
-            RefusalCount(code, total, len(devices[code]), last_ms)
-            for code, (total, last_ms) in totals.items()
-        ]
+                if device in enrolled:
+                    of_enrolled[code] = of_enrolled.get(code, 0) + count
+        found = []
+        for code, (total, last_ms) in totals.items():
+            quiet_since = [missing[device] for device in devices[code] if device in missing]
+            found.append(
+                RefusalCount(
+                    code,
+                    total,
+                    len(devices[code]),
+                    last_ms,
+                    of_enrolled.get(code, 0),
+                    len(quiet_since),
+                    int(median(quiet_since)) if quiet_since else None,
+                )
+            )
         return tuple(sorted(found, key=lambda one: (-one.times, one.code)))
 
     def of_devices(self, now_ms: int) -> dict[str, int]:
@@ -177,7 +206,7 @@ class HealthBook:
         return self._refusals.of_devices(now_ms)
 
     def stored_ms(self, device: str) -> int | None:
-        """When a reading of a device was last stored, ms since 1970 UTC."""
+        """When a reading of a device was last stored; None when none ever was."""
         known = self._devices.get(device)
         return known.stored_ms if known else None
 
@@ -195,9 +224,9 @@ class HealthBook:
         return "late" if quiet_ms <= SILENT_INTERVALS * interval_ms + SLACK_MS else "silent"
 
     def report(self, expectations: Mapping[str, Expectation], now_ms: int) -> HealthReport:
-        """Measure now. Costs a few microseconds a device."""
+        """Measure now; costs some ten microseconds a device."""
         expected_sum = stored_sum = 0.0
-        silent_since: list[int] = []
+        missing: dict[str, int] = {}
         states = {"reporting": 0, "late": 0, "silent": 0, "never_seen": 0, "revoked": 0}
         for device, expectation in expectations.items():
             state = self.state(device, expectation, now_ms)
@@ -209,7 +238,7 @@ class HealthBook:
             expected_sum += expected
             stored_sum += min(stored, expected)
             if state in ("late", "silent"):
-                silent_since.append(self._reference_ms(known))
+                missing[device] = self._reference_ms(known)
         ratio = stored_sum / expected_sum if expected_sum > 0 else 1.0
         enrolled = sum(states.values()) - states["revoked"]
         counts = DeviceCounts(
@@ -220,8 +249,8 @@ class HealthBook:
             expected_sum,
             stored_sum,
             counts,
-            self._refusals.counts(now_ms),
-            min(silent_since, default=None),
+            self._refusals.counts(now_ms, enrolled=expectations, missing=missing),
+            int(median(missing.values())) if missing else None,
         )
 
     def _of_one(
@@ -230,8 +259,13 @@ class HealthBook:
         """(expected, stored) of one device in the window."""
         interval_ms = expectation.interval_s * 1000
         if interval_ms > self._window_ms / 2:
+            # The window holds one reading or none: it counts as whole while the last is not late.
             share = self._window_ms / interval_ms
-            return share, share if state == "reporting" else 0.0
+            if known.stored_ms is not None and (
+                now_ms - known.stored_ms <= LATE_INTERVALS * interval_ms + SLACK_MS
+            ):
+                return share, share
+            return (0.0 if state == "reporting" else share), 0.0
         # What came in the half interval before the window is counted too (`_stored_since`). After
         # a start there is nothing before; then the first reading may be that much later.
         due_from_ms = max(

@@ -30,6 +30,9 @@ MAX_BOOTS = 64
 """Boots remembered a device. One with more has its oldest forgotten, so that a device with a
 random boot number cannot fill the disk."""
 
+MAX_PAYLOAD_BYTES = 1_048_576
+"""What is kept of a payload that is refused for its size, in bytes."""
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -63,7 +66,7 @@ class Journal(JournalReader):
             self._db,
             lambda exc: JournalError(
                 f"cannot write {self._path} ({exc})",
-                "make room on the disk or make it writable; messages wait at the broker",
+                "make room on the disk or make it writable; devices keep what has no receipt",
             ),
         )
 
@@ -106,7 +109,7 @@ class Journal(JournalReader):
             _heard(db, heard)
             _add(db, "received", sum(m.received for m in judged))
             _add(db, "duplicate", sum(m.duplicates for m in judged))
-            _add(db, "refused", sum(len(m.refused) for m in judged))
+            _add(db, "refused", sum(m.refused_readings for m in judged))
         self._pending_rows += sum(len(m.rows) for m in judged)
 
     def _append_message(self, db: sqlite3.Connection, message: Judged, policy: str) -> None:
@@ -118,11 +121,11 @@ class Journal(JournalReader):
                 delivery.received_ms,
                 message.device,
                 delivery.topic,
-                delivery.payload,
+                delivery.payload[:MAX_PAYLOAD_BYTES],
                 policy,
                 message.received,
                 message.duplicates,
-                len(message.refused),
+                message.refused_readings,
                 len(message.rows),
                 _encoder.encode(message.rows) if message.rows else None,
             ),
@@ -144,7 +147,7 @@ class Journal(JournalReader):
                         policy,
                         one.boot,
                         one.n,
-                        1,
+                        one.times,
                     )
                     for one in message.refused
                 ],

@@ -76,6 +76,9 @@ INSERT OR IGNORE INTO counters VALUES
     ('forwarded_id', 0), ('decision_id', 0)
 """
 
+MAX_FORWARD_ROWS = 20_000
+"""Most rows forwarded at once, unless a single message has more; about 25 MiB in memory."""
+
 _rows_decoder = msgspec.json.Decoder(list[Row])
 _ranges_decoder = msgspec.json.Decoder(list[tuple[int, int]])
 
@@ -151,11 +154,21 @@ class JournalReader:
             JournalError: when the file cannot be read.
         """
         rows = self._read(
-            "SELECT id, rows FROM messages WHERE id > ? AND accepted > 0 ORDER BY id LIMIT ?",
+            "SELECT id, accepted FROM messages WHERE id > ? AND accepted > 0 ORDER BY id LIMIT ?",
             self._counter("forwarded_id"),
             limit,
         )
-        return [StoredMessage(row[0], _rows_decoder.decode(row[1])) for row in rows]
+        last, total = 0, 0
+        for message_id, accepted in rows:
+            if total and total + accepted > MAX_FORWARD_ROWS:
+                break
+            last, total = message_id, total + accepted
+        found = self._read(
+            "SELECT id, rows FROM messages WHERE id > ? AND id <= ? AND accepted > 0 ORDER BY id",
+            self._counter("forwarded_id"),
+            last,
+        )
+        return [StoredMessage(row[0], _rows_decoder.decode(row[1])) for row in found]
 
     def ledger(self) -> Ledger:
         """The conservation of readings, each number counted by itself, at one instant.

@@ -22,7 +22,7 @@ from broker_config.refusals import Refusal, refuse
 from broker_config.topics import Kind, parse_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from bridge.boot_book import BootBook
     from bridge.outcomes import Delivery
@@ -35,12 +35,14 @@ class Judgement(NamedTuple):
     Attributes:
         sites: the site of every enrolled device.
         boots: memory of sequence numbers and clock offsets; changed by judging.
+        revoked: enrolled devices whose credential was revoked.
     """
 
     policy: Policy
     revision: str
     sites: Mapping[str, str]
     boots: BootBook
+    revoked: Container[str] = frozenset()
 
 
 def judge(delivery: Delivery, by: Judgement, *, arrival: int) -> Judged:
@@ -61,6 +63,8 @@ def judge(delivery: Delivery, by: Judgement, *, arrival: int) -> Judged:
     if device not in by.sites:
         refusal = refuse(refusals.UNKNOWN_IDENTITY, f"device {device!r} is not enrolled")
         return _refused_whole(delivery, device, refusal)
+    if device in by.revoked:
+        return _refused_whole(delivery, device, refuse(refusals.REVOKED, f"device {device!r}"))
     parts = decode(delivery.payload, by.policy)
     _learn_offsets(parts, device, by, delivery.received_ms)
     rows: list[Row] = []
@@ -69,7 +73,7 @@ def judge(delivery: Delivery, by: Judgement, *, arrival: int) -> Judged:
     duplicates = 0
     for position, part in enumerate(parts):
         if not isinstance(part, WireReading):
-            refused.append(RefusedReading(position, part, None, None))
+            _add_unkeyed(refused, RefusedReading(position, part, None, None))
             continue
         outcome = (_repeat_unknown(part) if delivery.retained else None) or _judge_one(
             part, device, by, delivery.received_ms, arrival + position
@@ -84,6 +88,15 @@ def judge(delivery: Delivery, by: Judgement, *, arrival: int) -> Judged:
         if part.boot is not None and part.n is not None:
             keys.append((part.boot, part.n))
     return Judged(delivery, device, len(parts), rows, duplicates, refused, keys)
+
+
+def _add_unkeyed(refused: list[RefusedReading], new: RefusedReading) -> None:
+    """Add a refusal without a key; one of thousands of equal ones is counted, not listed."""
+    last = refused[-1] if refused else None
+    if last is not None and last.boot is None and last.refusal.code is new.refusal.code:
+        refused[-1] = last._replace(times=last.times + 1)
+    else:
+        refused.append(new)
 
 
 def _repeat_unknown(reading: WireReading) -> Refusal | None:

@@ -11,10 +11,10 @@ import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from bridge.readings import Row
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from bridge.readings import Row
 
 READINGS = "readings"
 """Measurement of what devices measured."""
@@ -47,6 +47,23 @@ def point_of(row: Row) -> Point:
     if row.faults:
         fields["faults"] = join_faults(row.faults)
     return Point(READINGS, {"device": row.device, "site": row.site}, fields, row.time_ns)
+
+
+def row_of(device: str, site: str, time_ns: int, fields: dict[str, object]) -> Row:
+    """The reading that a point of the measurement `readings` stands for."""
+    faults = fields.get("faults")
+    return Row(
+        device=device,
+        site=site,
+        time_ns=time_ns,
+        ts_source=str(fields.get("ts_source", "")),
+        values={
+            name: float(value)
+            for name, value in fields.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        },
+        faults=split_faults(faults) if isinstance(faults, str) else (),
+    )
 
 
 def join_faults(faults: Sequence[str]) -> str:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 from bridge.health import Expectation
 from bridge.line_protocol import INGEST_HEALTH, Point
+from bridge.readings import SUB_MS_NS
 from bridge.verdict import Facts, judge_health
-from bridge.web.status import devices_answer, status_answer
-from broker_config.clock import now_ms
+from bridge.web.status import devices_answer, stale_answer, status_answer
+from broker_config.clock import now_ms, steady_ms
 from broker_config.errors import JournalError, NotRunningError
 from broker_config.events import Event, record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Executor
 
     from bridge.forwarder import Forwarder
@@ -33,6 +35,13 @@ if TYPE_CHECKING:
     from broker_config.settings import Settings
 
 EVERY_S = 1.0
+SHARE = 0.05
+"""Largest share of the event loop that measuring may take; with very many devices it is done less
+often."""
+
+STALE_MS = 15_000
+"""A measurement older than this is said to be old, in ms."""
+
 WRITE_EVERY_S = 10.0
 """How often `ingest_health` goes into the database, in seconds."""
 
@@ -42,7 +51,26 @@ _readings = Gauge(
 )
 _devices = Gauge("iot_devices", "Enrolled devices by state.", ["state"])
 _backlog = Gauge("iot_sink_backlog_readings", "Accepted readings not yet in the database.")
+_refusals = Counter(
+    "iot_refusals_total",
+    "Refused readings and connections, those by the broker included.",
+    ["code"],
+)
 _up = Gauge("iot_up", "1 where the part works.", ["part"])
+
+
+def refusal_note(health: HealthBook) -> Callable[[str, str, int, int], None]:
+    """What every refusal is told to, wherever it happened: health and metrics.
+
+    Returns:
+        a function of code, device, how many, and when (`steady_ms`).
+    """
+
+    def note(code: str, device: str, times: int, at_ms: int) -> None:
+        health.refused(code, device, times, at_ms)
+        _refusals.labels(code).inc(times)
+
+    return note
 
 
 class Monitor:
@@ -72,6 +100,7 @@ class Monitor:
         self._journal, self._journal_thread = journal, journal_thread
         self._latest = latest
         self._status: dict[str, Any] | None = None
+        self._measured_ms = 0
         self._point: Point | None = None
         self._unbalanced = False
 
@@ -83,6 +112,9 @@ class Monitor:
         """
         if self._status is None:
             raise NotRunningError("the first measurement is under way", "ask again in a second")
+        age_ms = steady_ms() - self._measured_ms
+        if age_ms > STALE_MS:
+            return stale_answer(self._status, age_ms=age_ms, now_ms=now_ms())
         return self._status
 
     def devices(self, *, limit: int) -> dict[str, Any]:
@@ -92,12 +124,15 @@ class Monitor:
             self._expectations(),
             self._health,
             self._latest,
-            now_ms=now_ms(),
+            now_ms=steady_ms(),
+            shift_ms=now_ms() - steady_ms(),
             limit=limit,
         )
 
     def not_ready(self) -> str:
         """Why this bridge cannot do its work now; empty when it can."""
+        if self._status is not None and steady_ms() - self._measured_ms > STALE_MS:
+            return "the journal does not answer"
         if self._pipeline.journal_problem:
             return self._pipeline.journal_problem
         if not self._source.state.connected:
@@ -107,11 +142,13 @@ class Monitor:
     async def run(self) -> None:
         """Measure for ever."""
         while True:
+            began_ms = steady_ms()
             try:
                 await self._measure()
             except JournalError as exc:
                 record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
-            await asyncio.sleep(EVERY_S)
+            took_s = (steady_ms() - began_ms) / 1000
+            await asyncio.sleep(min(STALE_MS / 2000, max(EVERY_S, took_s / SHARE)))
 
     async def write_health(self) -> None:
         """Put ingest health into the database for ever; a gap there is a gap of the database."""
@@ -123,7 +160,7 @@ class Monitor:
     async def _measure(self) -> None:
         loop = asyncio.get_running_loop()
         ledger = await loop.run_in_executor(self._journal_thread, self._journal.ledger)
-        at_ms = now_ms()
+        at_ms = steady_ms()
         settings = self._settings.health
         facts = Facts(
             health=self._health.report(self._expectations(), at_ms),
@@ -146,8 +183,12 @@ class Monitor:
             sink_kind=self._sink_kind,
             policy_revision=self._policy_revision,
             policy_activated_ms=self._activated_ms,
+            shift_ms=now_ms() - at_ms,
         )
-        self._point = health_point(facts, ledger, bridge=self._settings.bridge.id)
+        self._measured_ms = at_ms
+        self._point = health_point(
+            facts, ledger, bridge=self._settings.bridge.id, time_ns=now_ms() * SUB_MS_NS
+        )
         self._note_balance(ledger)
         _set_gauges(facts, ledger)
 
@@ -164,7 +205,7 @@ class Monitor:
         }
 
 
-def health_point(facts: Facts, ledger: Ledger, *, bridge: str) -> Point:
+def health_point(facts: Facts, ledger: Ledger, *, bridge: str, time_ns: int) -> Point:
     """The point of measurement `ingest_health` for one measurement."""
     return Point(
         INGEST_HEALTH,
@@ -179,7 +220,7 @@ def health_point(facts: Facts, ledger: Ledger, *, bridge: str) -> Point:
             "duplicate_total": ledger.duplicate,
             "refused_total": ledger.refused,
         },
-        facts.now_ms * 1_000_000,
+        time_ns,
     )
 
 

@@ -47,18 +47,20 @@ class RefusedReading(NamedTuple):
     Attributes:
         position: place in the message, from 0.
         boot, n: its key, where it could be read.
+        times: how many readings in a row it stands for; more than one only without a key.
     """
 
     position: int
     refusal: Refusal
     boot: int | None
     n: int | None
+    times: int = 1
 
 
 class Judged(NamedTuple):
     """One message with the outcome of each reading in it.
 
-    Conservation: `received == len(rows) + duplicates + len(refused)`.
+    Conservation: `received == len(rows) + duplicates + refused_readings`.
 
     Attributes:
         device: whose message it is; empty when the topic does not say.
@@ -75,6 +77,11 @@ class Judged(NamedTuple):
     duplicates: int
     refused: list[RefusedReading]
     keys: list[tuple[int, int]]
+
+    @property
+    def refused_readings(self) -> int:
+        """How many readings of the message were refused."""
+        return sum(one.times for one in self.refused)
 
 
 class Ledger(NamedTuple):

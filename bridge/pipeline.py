@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bridge.judge import Judgement, judge
-from broker_config.clock import now_ms
+from broker_config.clock import now_ms, steady_ms
 from broker_config.errors import JournalError
 from broker_config.events import Event, record
 from broker_config.topics import Kind, is_identity, topic_for
@@ -45,6 +45,10 @@ RETRY_S = 1.0
 DECISIONS_EVERY_S = 0.5
 DECISIONS_LIMIT = 1_000
 RECEIPTS_EVERY_S = 0.2
+FINISH_S = 5.0
+"""How long the end of the process waits for the batch that is under way, in seconds."""
+
+T = TypeVar("T")
 
 
 class Pipeline:
@@ -62,6 +66,7 @@ class Pipeline:
         forwarder: Forwarder,
         receipts: ReceiptBook,
         health: HealthBook,
+        on_refused: Callable[[str, str, int, int], None],
     ) -> None:
         self._source = source
         self._policy, self._revision = policy, policy.revision
@@ -71,19 +76,32 @@ class Pipeline:
         self._forwarder = forwarder
         self._receipts = receipts
         self._health = health
+        self._on_refused = on_refused
         self._arrivals = time.time_ns() // 1_000
+        self._decision_id: int | None = None
         self.journal_problem = ""
         self.journal_problem_since_ms = 0
 
     async def run(self) -> None:
-        """Take messages for ever; ends only by being cancelled."""
+        """Take messages for ever; ends only by being cancelled, between two batches."""
         while True:
             batch = await self._source.next_batch()
-            judged, heard = await self._judge(batch)
-            await self._commit(judged, heard)
-            self._source.acknowledge(batch)
-            self._tell(judged)
-            self._forwarder.wake()
+            taking = asyncio.create_task(self._take(batch))
+            try:
+                await asyncio.shield(taking)
+            except asyncio.CancelledError:
+                # What is nearly on disk is acknowledged, or it would come a second time.
+                await asyncio.wait([taking], timeout=FINISH_S)
+                taking.cancel()
+                raise
+
+    async def _take(self, batch: list[Delivery]) -> None:
+        """The way of one batch, in order."""
+        judged, heard = await self._judge(batch)
+        await self._commit(judged, heard)
+        self._source.acknowledge(batch)
+        self._tell(judged)
+        self._forwarder.wake()
 
     async def _judge(self, batch: list[Delivery]) -> tuple[list[Judged], dict[str, int]]:
         """Step 2; registry and journal are read for it, and may have to be read again.
@@ -93,7 +111,13 @@ class Pipeline:
         """
         while True:
             try:
-                by = Judgement(self._policy, self._revision, self._roster.sites(), self._boots)
+                by = Judgement(
+                    self._policy,
+                    self._revision,
+                    self._roster.sites(),
+                    self._boots,
+                    self._roster.revoked(),
+                )
                 judged = [judge(delivery, by, arrival=self._next_arrival()) for delivery in batch]
                 return judged, self._heard((m.device, m.delivery.received_ms) for m in judged)
             except JournalError as exc:
@@ -122,25 +146,26 @@ class Pipeline:
         """Step 4: receipts, health and events for what is now on disk."""
         for one in judged:
             self._receipts.add(one)
-            for refused in one.refused:
-                refusal = refused.refusal
-                self._health.refused(refusal.code.name, one.device, 1, one.delivery.received_ms)
+            for code, (times, detail) in _refusals_by_code(one).items():
+                self._on_refused(code, one.device, times, steady_ms())
+                topic = one.delivery.topic
                 record(
                     Event.REFUSED,
-                    code=refusal.code.name,
+                    code=code,
+                    count=times,
                     device=one.device,
-                    topic=one.delivery.topic,
-                    detail=refusal.detail,
+                    topic=topic,
+                    detail=detail,
                 )
 
     async def send_receipts(self) -> None:
         """Send due receipts and the own heartbeat for ever."""
         while True:
             await asyncio.sleep(RECEIPTS_EVERY_S)
-            at_ms = now_ms()
-            self._source.beat(at_ms)
+            self._source.beat()
             if self._source.state.connected:
-                for device, payload in self._receipts.take_due(at_ms, policy=self._revision):
+                due = self._receipts.take_due(steady_ms(), policy=self._revision)
+                for device, payload in due:
                     if is_identity(device):
                         self._source.publish(topic_for(device, Kind.RECEIPT), payload)
 
@@ -156,33 +181,45 @@ class Pipeline:
 
     async def _take_some_decisions(self, log: DecisionLog) -> bool:
         """Take the next of the broker's refusals; True when there may be more."""
-        rows = log.read_after(self._journal.decision_id(), DECISIONS_LIMIT)
+        if self._decision_id is None:
+            self._decision_id = await self._on_journal_thread(self._journal.decision_id)
+        rows = log.read_after(self._decision_id, DECISIONS_LIMIT)
         if not rows:
             return False
         heard = self._heard((row.device, row.at_ms) for row in rows)
         await self._on_journal_thread(lambda: self._journal.append_decisions(rows, heard=heard))
+        self._decision_id = rows[-1].id
         for row in rows:
-            self._health.refused(row.code, row.device, row.times, row.at_ms)
+            self._on_refused(row.code, row.device, row.times, steady_ms())
         return len(rows) == DECISIONS_LIMIT
 
     def _heard(self, contacts: Iterable[tuple[str, int]]) -> dict[str, int]:
         """Note which enrolled devices made contact; names that nobody enrolled are not kept."""
         enrolled = self._roster.sites()
         heard = {device: at_ms for device, at_ms in contacts if device in enrolled}
-        for device, at_ms in heard.items():
-            self._health.heard(device, at_ms)
+        for device in heard:
+            self._health.heard(device, steady_ms())
         return heard
 
-    async def _on_journal_thread(self, work: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._journal_thread, work)
+    async def _on_journal_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._journal_thread, work)
 
     async def _journal_failed(self, exc: JournalError) -> None:
         if not self.journal_problem:
             record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
-            self.journal_problem_since_ms = now_ms()
+            self.journal_problem_since_ms = steady_ms()
         self.journal_problem = str(exc)
         await asyncio.sleep(RETRY_S)
 
     def _next_arrival(self) -> int:
         self._arrivals += self._policy.limits.readings_per_message
         return self._arrivals
+
+
+def _refusals_by_code(judged: Judged) -> dict[str, tuple[int, str]]:
+    """How many readings of a message were refused by which code, and the first detail of each."""
+    found: dict[str, tuple[int, str]] = {}
+    for one in judged.refused:
+        times, detail = found.get(one.refusal.code.name, (0, one.refusal.detail))
+        found[one.refusal.code.name] = (times + one.times, detail)
+    return found

@@ -19,7 +19,7 @@ from bridge.forwarder import Forwarder
 from bridge.health import HealthBook
 from bridge.journal import Journal
 from bridge.journal_reader import JournalReader
-from bridge.monitor import Monitor
+from bridge.monitor import Monitor, refusal_note
 from bridge.pipeline import Pipeline
 from bridge.receipts import ReceiptBook
 from bridge.roster import Roster
@@ -27,7 +27,7 @@ from bridge.sinks import open_sink
 from bridge.subscriber import MqttSubscriber
 from bridge.web.app import make_app
 from broker_config.broker.decision_log import DecisionLog
-from broker_config.clock import now_ms
+from broker_config.clock import now_ms, steady_ms
 from broker_config.errors import InternalError
 from broker_config.events import Event, record
 from broker_config.home import Home, read_policy
@@ -35,6 +35,7 @@ from broker_config.listening_port import check_port
 from broker_config.policy import Role
 from broker_config.registry import Enrolment, Registry
 from broker_config.run_files import Address, announce, retract, sole_process
+from broker_config.settings import is_loopback
 from broker_config.stop_signal import stop_event
 
 if TYPE_CHECKING:
@@ -69,9 +70,10 @@ async def run_bridge(home: Home, settings: Settings, on_ready: Callable[[Address
             ThreadPoolExecutor(1, "journal"),
             ThreadPoolExecutor(1, "sink"),
         )
-        health = HealthBook(window_s=settings.health.window_s, started_ms=now_ms())
+        health = HealthBook(window_s=settings.health.window_s, started_ms=steady_ms())
         for seen in journal.devices():
             health.remember(seen.device, seen.first_ms, seen.stored_ms)
+        on_refused = refusal_note(health)
         latest: dict[str, Row] = {}
         source = _make_source(settings, registry)
         forwarder = Forwarder(
@@ -82,6 +84,7 @@ async def run_bridge(home: Home, settings: Settings, on_ready: Callable[[Address
             policy_revision=policy.revision,
             batch_messages=settings.bridge.forward_messages,
             on_stored=health.stored,
+            on_refused=on_refused,
             latest=latest,
         )
         pipeline = Pipeline(
@@ -94,6 +97,7 @@ async def run_bridge(home: Home, settings: Settings, on_ready: Callable[[Address
             forwarder=forwarder,
             receipts=ReceiptBook(),
             health=health,
+            on_refused=on_refused,
         )
         monitor = Monitor(
             settings=settings,
@@ -154,8 +158,10 @@ def _make_source(settings: Settings, registry: Registry) -> MqttSubscriber:
 
 
 def _make_server(settings: Settings, monitor: Monitor) -> uvicorn.Server:
+    loopback = is_loopback(settings.http.host)
+    hosts = ["localhost", "127.0.0.1", settings.http.host] if loopback else ["*"]
     config = uvicorn.Config(
-        make_app(monitor),
+        make_app(monitor, allowed_hosts=hosts),
         host=settings.http.host,
         port=settings.http.port,
         log_config=None,
@@ -178,11 +184,15 @@ async def _announce_when_ready(
     source: MqttSubscriber,
     on_ready: Callable[[Address], None],
 ) -> None:
-    while not (server.started and source.state.connected):  # noqa: ASYNC110 -- uvicorn has no event for it
+    """Say where the page is as soon as it answers, and that all works when it does."""
+    while not server.started:  # noqa: ASYNC110 -- uvicorn has no event for it
         await asyncio.sleep(WATCH_S)
     port = server.servers[0].sockets[0].getsockname()[1]
-    address = Address(os.getpid(), settings.http.host, port)
+    address = Address(os.getpid(), settings.http.host, port, ready=False)
     announce(home, "bridge", address)
+    while not source.state.connected:  # noqa: ASYNC110 -- paho's thread sets it
+        await asyncio.sleep(WATCH_S)
+    announce(home, "bridge", address._replace(ready=True))
     record(Event.PROCESS_READY, host=address.host, port=address.port)
     on_ready(address)
     await asyncio.Event().wait()

@@ -20,6 +20,7 @@ class Roster:
         self._version: int | None = None
         self._devices: dict[str, Entry] = {}
         self._sites: dict[str, str] = {}
+        self._revoked: frozenset[str] = frozenset()
 
     def devices(self) -> Mapping[str, Entry]:
         """Every enrolled device, revoked ones included, by name.
@@ -39,9 +40,21 @@ class Roster:
         self._follow()
         return self._sites
 
+    def revoked(self) -> frozenset[str]:
+        """The enrolled devices whose credential was revoked.
+
+        Raises:
+            JournalError: when the registry cannot be read.
+        """
+        self._follow()
+        return self._revoked
+
     def _follow(self) -> None:
         version = self._registry.data_version()
         if version != self._version:
             self._devices = {entry.name: entry for entry in self._registry.entries(Role.DEVICE)}
             self._sites = {entry.name: entry.site for entry in self._devices.values()}
+            self._revoked = frozenset(
+                entry.name for entry in self._devices.values() if entry.revoked_ms is not None
+            )
             self._version = version

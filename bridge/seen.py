@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 MAX_RANGES = 1_024
 """Ranges kept for one boot. A device that sends its numbers in so wild an order that more arise
-loses the memory of the lowest: a repeat of those is written again, onto the same row."""
+loses the memory of the lowest: a repeat of those is written again; onto the same row where it has
+a `ts`."""
 
 
 class SeenRanges:

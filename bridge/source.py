@@ -18,9 +18,9 @@ class SourceState(NamedTuple):
 
     Attributes:
         connected: the subscription stands.
-        since_ms: since when that is so, ms since 1970 UTC.
+        since_ms: since when that is so, in the ms of `clock.steady_ms`.
         problem: why it is not connected; empty when it is.
-        echo_ms: when the bridge's own heartbeat last came back through the broker.
+        echo_ms: when the bridge's own heartbeat last came back through the broker, likewise.
     """
 
     connected: bool
@@ -30,7 +30,7 @@ class SourceState(NamedTuple):
 
 
 class Source(Protocol):
-    """Hands over messages and keeps those that were not acknowledged."""
+    """Hands over messages; those that are not acknowledged are still the broker's."""
 
     async def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -44,7 +44,7 @@ class Source(Protocol):
     def publish(self, topic: str, payload: bytes) -> None:
         """Send a message with QoS 1 at the next opportunity; it may be lost."""
 
-    def beat(self, now_ms: int) -> None:
+    def beat(self) -> None:
         """Send the own heartbeat, and connect anew where none came back for too long."""
 
     @property
@@ -52,4 +52,4 @@ class Source(Protocol):
         """What is known about the way to the broker."""
 
     async def stop(self) -> None:
-        """Disconnect; what was not acknowledged stays at the broker."""
+        """Acknowledge what was said to be on disk, and disconnect."""

@@ -1,14 +1,16 @@
 """The MQTT source: paho-mqtt, QoS 1, persistent session, manual acknowledgement.
 
 paho runs its own network thread. That thread puts messages into a bounded buffer and waits while
-it is full, so that a slow disk slows the broker down instead of filling memory.
+it is full, so that a slow disk does not fill memory: the broker has to keep what it cannot send.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from paho.mqtt.client import Client, MQTTMessage
@@ -16,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bridge.outcomes import Delivery
 from bridge.source import SourceState
-from broker_config.clock import now_ms
+from broker_config.clock import now_ms, steady_ms
 from broker_config.events import Event, record
 from broker_config.topics import Kind, is_valid_topic_name, matches, topic_for
 
@@ -65,7 +67,7 @@ class MqttSubscriber:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived = asyncio.Event()
         self._last_beat_ms = 0
-        self._state = SourceState(False, now_ms(), f"not yet connected to {self._where}", None)
+        self._state = SourceState(False, steady_ms(), f"not yet connected to {self._where}", None)
         self._client = self._make_client(password)
 
     def _make_client(self, password: str) -> Client:
@@ -80,6 +82,7 @@ class MqttSubscriber:
         client.reconnect_delay_set(RECONNECT_MIN_S, RECONNECT_MAX_S)
         client.max_queued_messages_set(MAX_QUEUED)
         client.max_inflight_messages_set(1_000)
+        client.on_pre_connect = self._on_pre_connect
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_subscribe = self._on_subscribe
@@ -126,31 +129,33 @@ class MqttSubscriber:
         if self._state.connected:
             self._client.publish(topic, payload, qos=1)
 
-    def beat(self, now_ms: int) -> None:
+    def beat(self) -> None:
         """Send the own heartbeat through the broker and back.
 
         A subscription that died at the broker looks like devices that send nothing. Only a
         message that must come back tells the two apart.
         """
-        if not self._state.connected or now_ms - self._last_beat_ms < BEAT_MS:
+        at_ms = steady_ms()
+        if not self._state.connected or at_ms - self._last_beat_ms < BEAT_MS:
             return
         heard_ms = max(self._state.echo_ms or 0, self._state.since_ms)
-        if now_ms - heard_ms > DEAF_MS:
-            record(Event.SOURCE_DEAF, broker=self._where, silent_ms=now_ms - heard_ms)
+        if at_ms - heard_ms > DEAF_MS and len(self._buffer) < BUFFER_MESSAGES:
+            record(Event.SOURCE_DEAF, broker=self._where, silent_ms=at_ms - heard_ms)
             self._set_state(False, f"{self._where} does not deliver what this bridge subscribed to")
-            threading.Thread(target=self._reconnect, daemon=True).start()
+            self._cut()
             return
-        self._last_beat_ms = now_ms
-        self._client.publish(self._heartbeat_topic, b'{"echo":%d}' % now_ms, qos=0)
+        self._last_beat_ms = at_ms
+        self._client.publish(self._heartbeat_topic, b'{"echo":%d}' % at_ms, qos=0)
 
-    def _reconnect(self) -> None:
-        try:
-            self._client.reconnect()
-        except OSError as exc:
-            self._set_state(False, f"cannot reach {self._where} ({exc})")
+    def _cut(self) -> None:
+        """Break the connection; paho's own thread sees that and connects anew."""
+        connection = self._client.socket()
+        if isinstance(connection, socket.socket):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     async def stop(self) -> None:
-        """Disconnect; what was not acknowledged stays at the broker."""
+        """Acknowledge what was said to be on disk, and disconnect."""
         with self._room:
             self._stopping = True
             self._room.notify_all()
@@ -159,9 +164,12 @@ class MqttSubscriber:
 
     def _set_state(self, connected: bool, problem: str) -> None:
         changed = connected != self._state.connected
-        since_ms = now_ms() if changed else self._state.since_ms
+        since_ms = steady_ms() if changed else self._state.since_ms
         echo_ms = None if changed else self._state.echo_ms
         self._state = SourceState(connected, since_ms, problem, echo_ms)
+
+    def _on_pre_connect(self, _client: Client, _userdata: Any) -> None:
+        self._connection += 1
 
     def _on_connect(
         self,
@@ -175,7 +183,6 @@ class MqttSubscriber:
             self._set_state(False, f"{self._where} refused the bridge: {reason}")
             record(Event.SOURCE_LOST, broker=self._where, reason=str(reason))
             return
-        self._connection += 1
         client.subscribe([(READINGS_FILTER, 1), (self._heartbeat_topic, 0)])
 
     def _on_subscribe(
@@ -209,15 +216,16 @@ class MqttSubscriber:
             self._set_state(False, f"lost {self._where}: {reason}")
 
     def _on_message(self, client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        at_ms = now_ms()
         topic = _topic_text(message)
         if topic == self._heartbeat_topic:
-            self._state = self._state._replace(echo_ms=at_ms)
+            self._state = self._state._replace(echo_ms=steady_ms())
         elif not matches(READINGS_FILTER, topic):
             record(Event.SOURCE_UNASKED, broker=self._where, topic=topic[:200])
         else:
             token = self._connection * _PACKET_IDS + (message.mid if message.qos else 0)
-            self._hand_over(Delivery(topic, bytes(message.payload), at_ms, message.retain, token))
+            self._hand_over(
+                Delivery(topic, bytes(message.payload), now_ms(), message.retain, token)
+            )
             return
         if message.qos:
             client.ack(message.mid, message.qos)

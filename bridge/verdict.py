@@ -13,7 +13,7 @@ from broker_config.refusals import code_named
 
 if TYPE_CHECKING:
     from bridge.forwarder import SinkState
-    from bridge.health import HealthReport
+    from bridge.health import HealthReport, RefusalCount
     from bridge.source import SourceState
 
 Level = Literal["ok", "degraded", "down"]
@@ -22,7 +22,8 @@ GRACE_MS = 5_000
 """A broken connection that heals within this time is not reported, in ms."""
 
 EXPLAINS = 0.5
-"""Refusals are the cause when they make up at least this share of what is missing."""
+"""Refusals are the cause when they happened to at least this share of the devices that are late or
+silent; where none is, when they are at least this share of the readings that are missing."""
 
 
 class Facts(NamedTuple):
@@ -56,8 +57,8 @@ class Cause(NamedTuple):
     """Why data is missing.
 
     Attributes:
-        code: a name of the closed set below, or a refusal code.
-        since_ms: since when, ms since 1970 UTC.
+        code: a refusal code, or what a check below names.
+        since_ms: since when, by the clock of the facts.
         action: what to do first.
     """
 
@@ -105,7 +106,7 @@ def _journal(facts: Facts) -> Cause | None:
         [facts.journal_problem],
         _ruled_out(facts, but="journal"),
         "Make room on the disk of the home folder, or make it writable. "
-        "Devices and broker keep their messages until then.",
+        "Devices keep their readings until they get a receipt.",
     )
 
 
@@ -149,26 +150,35 @@ def _ledger(facts: Facts) -> Cause | None:
 
 
 def _refusals(facts: Facts) -> Cause | None:
-    missing = facts.health.expected - facts.health.stored
     for refusal in facts.health.refusals:
         code = code_named(refusal.code)
-        touched = facts.health.devices.late + facts.health.devices.silent
-        explains = refusal.times >= EXPLAINS * missing or refusal.devices >= EXPLAINS * touched > 0
-        if code is None or not explains:
+        if code is None or not _explains(refusal, facts):
             continue
+        plural = "s" if refusal.devices != 1 else ""
         return Cause(
             code.name,
-            f"{refusal.times} refused as {code.name}, from {refusal.devices} "
-            f"device{'s' if refusal.devices != 1 else ''}: {code.meaning}",
-            facts.health.silent_since_ms or refusal.last_ms,
+            f"{refusal.times} refused as {code.name}, from {refusal.devices} device{plural}: "
+            f"{code.meaning}",
+            refusal.since_ms or refusal.last_ms,
             [
-                f"{one.code}: {one.times} from {one.devices} devices"
+                f"{one.code}: {one.times} from {one.devices} devices, "
+                f"{one.missing_devices} of them late or silent"
                 for one in facts.health.refusals
             ],
             _ruled_out(facts, but="refusals"),
             code.remedy,
         )
     return None
+
+
+def _explains(refusal: RefusalCount, facts: Facts) -> bool:
+    """Whether this refusal happened to those whose data is missing, and not to somebody else."""
+    counts = facts.health.devices
+    quiet = counts.late + counts.silent
+    if quiet:
+        return refusal.missing_devices >= EXPLAINS * quiet
+    missing = facts.health.expected - facts.health.stored
+    return refusal.enrolled_times >= EXPLAINS * missing > 0
 
 
 def _silence(facts: Facts) -> Cause:

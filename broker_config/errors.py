@@ -74,12 +74,6 @@ class BrokerVersionError(IotError):
     """The installed amqtt is not the version this broker was written against."""
 
 
-class SourceError(IotError):
-    """The bridge cannot reach the broker, or was refused by it."""
-
-    disposition = Disposition.RETRY
-
-
 class JournalError(IotError):
     """The journal cannot be read or written; nothing is acknowledged until it can be."""
 

@@ -35,7 +35,6 @@ class Event(Enum):
     PROCESS_FAILED = ("process.failed", logging.ERROR)
     CLIENT_CONNECTED = ("client.connected", logging.DEBUG)
     REFUSED = ("refused", logging.WARNING)
-    POLICY_UNREADABLE = ("policy.unreadable", logging.ERROR)
     POLICY_ACTIVE = ("policy.active", logging.INFO)
     SOURCE_CONNECTED = ("source.connected", logging.INFO)
     SOURCE_LOST = ("source.lost", logging.WARNING)

@@ -28,11 +28,16 @@ Process = Literal["up", "broker", "bridge"]
 
 
 class Address(NamedTuple):
-    """Where a process listens."""
+    """Where a process listens.
+
+    Attributes:
+        ready: it can do its work; a bridge answers before it has reached its broker.
+    """
 
     pid: int
     host: str
     port: int
+    ready: bool = True
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 _UNITS_S = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+MAX_S = 100 * 365 * 86_400.0
 _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
 
@@ -21,7 +22,11 @@ def parse_duration_s(text: str) -> float:
     if found is None or (found[2] or "s") not in _UNITS_S:
         msg = f"{text!r} is no duration; use for example 90s, 15m, 1h or 7d"
         raise ValueError(msg)
-    return float(found[1]) * _UNITS_S[found[2] or "s"]
+    seconds = float(found[1]) * _UNITS_S[found[2] or "s"]
+    if seconds > MAX_S:
+        msg = f"{text!r} is more than a hundred years"
+        raise ValueError(msg)
+    return seconds
 
 
 class Duration(click.ParamType[float]):

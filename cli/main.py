@@ -13,6 +13,7 @@ import click
 from broker_config.errors import IotError
 from cli.context import Invocation
 from cli.output import print_error
+from cli.parent_death import end_with_parent
 
 VERBS = {
     "up": "Start the whole system: broker, bridge, and a demo fleet if you like.",
@@ -80,10 +81,13 @@ class Verbs(click.Group):
     help="Folder that holds everything of one system.",
 )
 @click.option("--debug", is_flag=True, help="Show a traceback when something goes wrong.")
+@click.option("--supervised", is_flag=True, hidden=True, help="End when the parent process ends.")
 @click.version_option(package_name="iot-ingest", prog_name="iotctl")
 @click.pass_context
-def cli(ctx: click.Context, home: Path, debug: bool) -> None:
+def cli(ctx: click.Context, home: Path, debug: bool, supervised: bool) -> None:
     """Sensor readings from MQTT devices into a database; none is lost, each refusal has a name."""
+    if supervised:
+        end_with_parent()
     ctx.obj = Invocation(home=home.absolute(), debug=debug, environment=os.environ)
 
 

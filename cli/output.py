@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 def print_error(line: str) -> None:
     """One line on stderr."""
-    click.secho(f"iotctl: {' '.join(line.split())}", fg="red" if _colour() else None, err=True)
+    click.secho(
+        f"iotctl: {printable(' '.join(line.split()))}", fg="red" if _colour() else None, err=True
+    )
 
 
 def print_json(answer: object) -> None:

@@ -1,15 +1,13 @@
 """Keep processes running: start them in order, restart one that dies, stop them in reverse.
 
-A child lives in a session of its own, so that Ctrl-C reaches the supervisor only, and gets SIGTERM
-from the kernel should the supervisor itself be killed.
+A child lives in a session of its own, so that Ctrl-C reaches the supervisor only. It is started
+with `--supervised`, so that it ends should the supervisor itself be killed (`cli.main`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import signal
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -35,8 +33,6 @@ READY_S = 30.0
 
 LOOK_S = 0.05
 EXIT_CONFIGURATION = 2
-_PR_SET_PDEATHSIG = 1
-"""prctl(2): the signal that this process gets when its parent dies."""
 
 
 class Child:
@@ -47,7 +43,6 @@ class Child:
         self.command = list(command)
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._stopping = False
 
     @property
     def pid(self) -> int | None:
@@ -82,7 +77,6 @@ class Child:
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL when that does not help in time."""
-        self._stopping = True
         if self._watch is not None:
             self._watch.cancel()
             with suppress(asyncio.CancelledError):
@@ -93,7 +87,8 @@ class Child:
         with suppress(ProcessLookupError):
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await process.wait()
         except TimeoutError:
             with suppress(ProcessLookupError):
                 process.kill()
@@ -105,7 +100,6 @@ class Child:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
         record(Event.PROCESS_STARTED, child=self.name, pid=self._process.pid)
         return self._process
@@ -119,9 +113,19 @@ class Child:
             if loop.time() - began >= STABLE_S:
                 pause_s = BACKOFF_MIN_S
             record(Event.PROCESS_DIED, child=self.name, exit=code, restart_in_s=pause_s)
-            await asyncio.sleep(pause_s)
+            await self._restart(pause_s)
             pause_s = min(BACKOFF_MAX_S, pause_s * 2)
-            await self._spawn()
+
+    async def _restart(self, pause_s: float) -> None:
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                await self._spawn()
+            except OSError as exc:
+                record(Event.PROCESS_FAILED, child=self.name, problem=str(exc))
+                pause_s = BACKOFF_MAX_S
+            else:
+                return
 
 
 def _ended_early(name: str, code: int) -> ConfigurationError | InternalError:
@@ -129,7 +133,3 @@ def _ended_early(name: str, code: int) -> ConfigurationError | InternalError:
         return ConfigurationError(f"the {name} did not start", "its own message says why")
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
     return InternalError(f"the {name} {how} before it was ready", "look at its log above")
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

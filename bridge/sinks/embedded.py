@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bridge.line_protocol import READINGS, Point, split_faults
-from bridge.readings import Row
+from bridge.line_protocol import READINGS, Point, row_of
 from broker_config.errors import SinkUnreachableError
 from broker_config.sqlite_file import open_sqlite, transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from bridge.readings import Row
 
 _VERSION = 1
 _SCHEMA = """
@@ -102,20 +103,3 @@ class EmbeddedSink:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
-
-
-def row_of(device: str, site: str, time_ns: int, fields: dict[str, object]) -> Row:
-    """The reading that a point of the measurement `readings` stands for."""
-    faults = fields.get("faults")
-    return Row(
-        device=device,
-        site=site,
-        time_ns=time_ns,
-        ts_source=str(fields.get("ts_source", "")),
-        values={
-            name: float(value)
-            for name, value in fields.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        },
-        faults=split_faults(faults) if isinstance(faults, str) else (),
-    )

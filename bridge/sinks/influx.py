@@ -17,10 +17,10 @@ from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
 
-from bridge.line_protocol import READINGS, encode_point
-from bridge.sinks.embedded import row_of
+from bridge.line_protocol import READINGS, encode_point, row_of
 from broker_config.errors import (
     ConfigurationError,
+    Disposition,
     SinkBusyError,
     SinkError,
     SinkMissingError,
@@ -141,8 +141,18 @@ class InfluxSink:
             return  # the client was not shown the organisation; the write will tell
         except _FAILURES as exc:
             if not isinstance(exc, ApiException) or exc.status not in _NOT_ALLOWED:
-                raise self._translate(exc) from None
+                raise self._about_bucket(exc) from None
         self._bucket_checked = True
+
+    def _about_bucket(self, exc: Exception) -> SinkError:
+        """What the database said about its bucket is never a verdict on a reading."""
+        error = self._translate(exc)
+        if error.disposition is not Disposition.REFUSE:
+            return error
+        return SinkUnreachableError(
+            f"{self._settings.url} does not answer like InfluxDB 2 ({error})",
+            "check influx.url (http or https?) and influx.bucket; readings are kept in the journal",
+        )
 
     def _read_token_again(self) -> None:
         """Take a new token without a restart; while its file is unreadable, keep the old one."""

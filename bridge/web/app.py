@@ -9,12 +9,15 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from broker_config.errors import IotError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,8 +35,13 @@ _HEADERS = [
 _PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
-def make_app(monitor: Monitor) -> Starlette:
-    """The ASGI application of one bridge."""
+def make_app(monitor: Monitor, *, allowed_hosts: Sequence[str] = ("*",)) -> Starlette:
+    """The ASGI application of one bridge.
+
+    Args:
+        allowed_hosts: values of the Host header that are answered: a page of a stranger must not
+            reach a listener on loopback by a name of its own (DNS rebinding).
+    """
 
     async def status(_request: Request) -> Response:
         return _json(monitor.status())
@@ -68,7 +76,10 @@ def make_app(monitor: Monitor) -> Starlette:
             Route("/livez", livez),
             Route("/readyz", readyz),
         ],
-        middleware=[Middleware(_SecurityHeaders)],
+        middleware=[
+            Middleware(_SecurityHeaders),
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts)),
+        ],
         exception_handlers={IotError: _failed},
     )
 

@@ -30,8 +30,13 @@ def status_answer(
     sink_kind: str,
     policy_revision: str,
     policy_activated_ms: int,
+    shift_ms: int,
 ) -> dict[str, Any]:
-    """The status object of DESIGN, "Commands that others rely on"."""
+    """The status object of DESIGN, "Commands that others rely on".
+
+    Args:
+        shift_ms: from the clock of the facts to ms since 1970 UTC.
+    """
     health = facts.health
     return {
         "level": verdict.level,
@@ -39,7 +44,7 @@ def status_answer(
         "window_s": window_s,
         "expected": round(health.expected),
         "stored": round(health.stored),
-        "cause": _cause(verdict),
+        "cause": _cause(verdict, shift_ms),
         "ledger": ledger._asdict(),
         "devices": health.devices._asdict(),
         "refusals": [
@@ -48,7 +53,7 @@ def status_answer(
                 "stage": code.stage.value,
                 "count": one.times,
                 "devices": one.devices,
-                "last_ms": one.last_ms,
+                "last_ms": one.last_ms + shift_ms,
             }
             for one in health.refusals
             if (code := code_named(one.code)) is not None
@@ -58,10 +63,11 @@ def status_answer(
     }
 
 
-def _cause(verdict: Verdict) -> dict[str, Any] | None:
+def _cause(verdict: Verdict, shift_ms: int) -> dict[str, Any] | None:
     if verdict.cause is None:
         return None
     cause = verdict.cause._asdict()
+    cause["since_ms"] = verdict.cause.since_ms + shift_ms
     cause["ruled_out"] = [suspect._asdict() for suspect in verdict.cause.ruled_out]
     return cause
 
@@ -73,6 +79,7 @@ def devices_answer(
     latest: Mapping[str, Row],
     *,
     now_ms: int,
+    shift_ms: int,
     limit: int,
 ) -> dict[str, Any]:
     """Enrolled devices with their state and latest values; the worst first."""
@@ -82,7 +89,8 @@ def devices_answer(
     return {
         "devices": [
             {
-                **_device(entry, state, health.stored_ms(entry.name), latest.get(entry.name)),
+                **_device(entry, state, latest.get(entry.name)),
+                "last_ms": _shifted(health.stored_ms(entry.name), shift_ms),
                 "refused": refused.get(entry.name, 0),
             }
             for state, entry in listed[:limit]
@@ -91,13 +99,32 @@ def devices_answer(
     }
 
 
-def _device(entry: Entry, state: str, stored_ms: int | None, row: Row | None) -> dict[str, Any]:
+def stale_answer(status: dict[str, Any], *, age_ms: int, now_ms: int) -> dict[str, Any]:
+    """A status that was not measured anew for too long: then the journal itself hangs."""
+    return {
+        **status,
+        "level": "down",
+        "cause": {
+            "code": "journal.unwritable",
+            "summary": "The journal has not answered for a while; what is shown is old.",
+            "since_ms": now_ms - age_ms,
+            "evidence": [f"last measured {age_ms / 1000:.0f} s ago"],
+            "ruled_out": [],
+            "action": "Look at the disk of the home folder: a write to it does not come back.",
+        },
+    }
+
+
+def _shifted(at_ms: int | None, shift_ms: int) -> int | None:
+    return None if at_ms is None else at_ms + shift_ms
+
+
+def _device(entry: Entry, state: str, row: Row | None) -> dict[str, Any]:
     return {
         "device": entry.name,
         "site": entry.site,
         "state": state,
         "interval_s": entry.interval_s,
-        "last_ms": stored_ms,
         "values": row.values if row else {},
         "faults": list(row.faults) if row else [],
     }

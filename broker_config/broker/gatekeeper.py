@@ -33,9 +33,18 @@ class Gatekeeper:
         self._registry = registry
 
     def admit(
-        self, *, client_id: str, username: str | None, password: str | None, address: str
+        self,
+        *,
+        client_id: str,
+        username: str | None,
+        password: str | None,
+        address: str,
+        will_topic: str | None = None,
     ) -> Principal | None:
         """Who the client is, or None when it is refused.
+
+        Args:
+            will_topic: where its last will goes; it needs the right to publish there.
 
         Raises:
             JournalError: when the registry cannot be read.
@@ -59,8 +68,23 @@ class Gatekeeper:
         if refusal is not None:
             self._refused(refusal, username or "", address, "")
             return None
+        if (
+            principal is not None
+            and will_topic is not None
+            and not self.allows(principal, Act.PUBLISH, will_topic, address)
+        ):
+            return None
         record(Event.CLIENT_CONNECTED, client=client_id, address=address)
         return principal
+
+    def admitted(self, username: str | None) -> Principal | None:
+        """Who that is, for a connection that was admitted.
+
+        Raises:
+            JournalError: when the registry cannot be read.
+        """
+        entry = self._registry.get(username) if username else None
+        return Principal(entry.name, entry.role) if entry else None
 
     def allows(self, principal: Principal, act: Act, topic: str, address: str) -> bool:
         """Whether an admitted client may publish on a topic or subscribe to a filter."""

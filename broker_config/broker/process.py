@@ -8,9 +8,9 @@ from contextlib import ExitStack, closing, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from broker_config.broker.admission import AdmittingBroker
 from broker_config.broker.decision_log import DecisionLog
 from broker_config.broker.gatekeeper import Gatekeeper
-from broker_config.broker.offline_queue import OfflineQueueBroker
 from broker_config.errors import BrokerVersionError, JournalError
 from broker_config.events import Event, record
 from broker_config.home import Home, read_policy
@@ -50,7 +50,8 @@ async def run_broker(home: Home, settings: Settings, on_ready: Callable[[Address
         decisions = opened.enter_context(closing(DecisionLog(home.broker_file)))
         gatekeeper = Gatekeeper(policy, registry)
         record(Event.POLICY_ACTIVE, revision=gatekeeper.revision)
-        broker = OfflineQueueBroker(_amqtt_configuration(settings, gatekeeper))
+        broker = AdmittingBroker(_amqtt_configuration(settings, gatekeeper))
+        broker.gatekeeper = gatekeeper
         await broker.start()
         flusher = asyncio.create_task(_flush_decisions(gatekeeper, decisions, stop))
         address = Address(os.getpid(), settings.mqtt.host, _bound_port(broker))
@@ -88,7 +89,7 @@ def _amqtt_configuration(settings: Settings, gatekeeper: Gatekeeper) -> dict[str
     }
 
 
-def _bound_port(broker: OfflineQueueBroker) -> int:
+def _bound_port(broker: AdmittingBroker) -> int:
     """The port that the listener really has; amqtt has no public way to ask."""
     server = broker._servers["default"].instance  # noqa: SLF001 -- see the docstring; version pinned
     return int(server.sockets[0].getsockname()[1])

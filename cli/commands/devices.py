@@ -68,15 +68,16 @@ def add(
     if (device is None) == (source is None):
         raise click.UsageError("give either an ID or --from FILE")
     wanted = (
-        read_enrolments(source, site=site, interval_s=interval)
+        read_enrolments(source, site=site, interval_s=interval, role=Role(role))
         if source is not None
         else [Enrolment(str(device), site, interval, Role(role))]
     )
+    address = invocation.mqtt_address()  # before anything is written: it may be misconfigured
     registry = invocation.registry()
     with progress("enrolling", len(wanted)) as moved:
         issued = registry.add_many(wanted, now_ms=now_ms(), on_progress=moved)
     registry.close()
-    _print_credentials(invocation, issued, as_json=as_json)
+    _print_credentials(address, issued, as_json=as_json)
 
 
 @devices.command(name="list", epilog="Example: iotctl devices list --role device --json")
@@ -140,10 +141,11 @@ def show(invocation: Invocation, device: str, as_json: bool) -> None:
 @pass_invocation
 def rotate(invocation: Invocation, device: str, as_json: bool) -> None:
     """Give a device a new secret; the old one is refused from now on."""
+    address = invocation.mqtt_address()
     registry = invocation.registry()
     issued = registry.rotate(device, now_ms=now_ms())
     registry.close()
-    _print_credentials(invocation, [issued], as_json=as_json)
+    _print_credentials(address, [issued], as_json=as_json)
 
 
 @devices.command(epilog="Example: iotctl devices revoke kitchen")
@@ -162,11 +164,12 @@ def revoke(invocation: Invocation, device: str, as_json: bool) -> None:
         click.echo(f"{device} is revoked; `iotctl devices rotate {device}` makes it valid again")
 
 
-def read_enrolments(source: Path, *, site: str, interval_s: float) -> list[Enrolment]:
+def read_enrolments(source: Path, *, site: str, interval_s: float, role: Role) -> list[Enrolment]:
     """The devices of a CSV file.
 
     Args:
         site, interval_s: for rows that do not say.
+        role: of all of them.
 
     Raises:
         RegistryError: with the line that is wrong.
@@ -181,7 +184,8 @@ def read_enrolments(source: Path, *, site: str, interval_s: float) -> list[Enrol
                 )
             for row in rows:
                 where = f"{source} line {rows.line_num}"
-                wanted.append(_enrolment(row, where, site=site, interval_s=interval_s))
+                one = _enrolment(row, where, site=site, interval_s=interval_s)
+                wanted.append(one._replace(role=role))
                 if len(wanted) > MAX_CSV_ROWS:
                     raise RegistryError(f"{where}: more than {MAX_CSV_ROWS} devices", "split it")
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
@@ -207,8 +211,10 @@ def _entry_answer(entry: Entry) -> dict[str, Any]:
     return {"device_id": answer.pop("name"), **answer}
 
 
-def _print_credentials(invocation: Invocation, issued: list[Credential], *, as_json: bool) -> None:
-    host, port = invocation.mqtt_address()
+def _print_credentials(
+    address: tuple[str, int], issued: list[Credential], *, as_json: bool
+) -> None:
+    host, port = address
     answers = [
         {
             "device_id": one.name,

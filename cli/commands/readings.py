@@ -10,12 +10,13 @@ import click
 
 from bridge.sinks import open_sink
 from broker_config.clock import now_ms
-from broker_config.errors import RegistryError
+from broker_config.errors import ConfigurationError, NotRunningError, RegistryError
 from broker_config.home import require_home
 from broker_config.topics import is_identity
 from cli.context import Invocation, pass_invocation
 from cli.durations import Duration
 from cli.output import print_json_lines, print_table, when
+from cli.status_client import ask
 
 if TYPE_CHECKING:
     from bridge.readings import Row
@@ -69,6 +70,7 @@ def readings(
 def _read(invocation: Invocation, device: str, *, since_ms: int, limit: int) -> list[Row]:
     require_home(invocation.folder)
     settings = invocation.settings()
+    _check_same_database(invocation, "influxdb" if settings.influx.url else "embedded")
     if not settings.influx.url and not invocation.folder.readings_file.exists():
         return []
     sink = open_sink(invocation.folder, settings, read_only=True)
@@ -76,6 +78,23 @@ def _read(invocation: Invocation, device: str, *, since_ms: int, limit: int) -> 
         return list(sink.read(device, since_ms=since_ms, limit=limit))
     finally:
         sink.close()
+
+
+def _check_same_database(invocation: Invocation, ours: str) -> None:
+    """A running bridge may have been given another database than this call, by a variable.
+
+    Raises:
+        ConfigurationError: so that nobody takes an empty answer for missing data.
+    """
+    try:
+        theirs = ask(invocation.folder, "/api/status")["sink"]["kind"]
+    except NotRunningError:
+        return
+    if theirs != ours:
+        raise ConfigurationError(
+            f"the running bridge writes to {theirs}, this call would read {ours}",
+            "give both the same settings (iot.toml, or IOT_INFLUX_URL and its token)",
+        )
 
 
 def _ts_ms(row: Row) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from cli.simulator.fleet import FleetCounts, run_fleet
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+SETTLE_S = 1.0
 EXIT_INCOMPLETE = 1
 EXIT_UNREACHABLE = 3
 MAX_DEVICES = 100_000
@@ -94,7 +96,7 @@ def simulate(
             host, port = _running_broker(invocation)
             counts = _run(boards, host, port, rate, duration, count)
     _print_counts(counts, as_json=as_json)
-    if counts.taken == 0 and counts.connected == 0:
+    if not counts.sent:
         ctx.exit(EXIT_UNREACHABLE)
     ctx.exit(EXIT_INCOMPLETE if counts.refused or counts.waiting or counts.overflowed else 0)
 
@@ -124,6 +126,8 @@ def _enrolled(
     try:
         yield [Credentials(one.name, one.name, one.secret) for one in issued]
     finally:
+        # What is on its way shall arrive before its sender is refused.
+        time.sleep(SETTLE_S)
         registry.revoke_many([one.name for one in issued], now_ms=now_ms())
         registry.close()
 

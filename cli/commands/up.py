@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -78,19 +78,22 @@ def _check_before_start(invocation: Invocation, settings: Settings) -> None:
 async def _run(
     invocation: Invocation, settings: Settings, demo: int | None, *, show_summary: bool
 ) -> None:
+    """Serve until a signal comes, also in the middle of the start."""
     stop = stop_event()
-    starting = asyncio.create_task(_serve(invocation, settings, demo, stop, show=show_summary))
+    serving = asyncio.create_task(_serve(invocation, settings, demo, show_summary=show_summary))
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-    stop.set()
-    await starting
+    await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    serving.cancel()
+    with suppress(asyncio.CancelledError):
+        await serving
 
 
 async def _serve(
-    invocation: Invocation, settings: Settings, demo: int | None, stop: asyncio.Event, *, show: bool
+    invocation: Invocation, settings: Settings, demo: int | None, *, show_summary: bool
 ) -> None:
-    """Broker, then bridge, then the demo fleet; until `stop`, then the other way round."""
-    home = invocation.folder
+    """Broker, then bridge, then the demo fleet; when cancelled, the other way round."""
+    mqtt, http = settings.mqtt, settings.http
     async with AsyncExitStack() as children:
 
         async def start(name: Process, *arguments: str) -> None:
@@ -98,10 +101,7 @@ async def _serve(
             children.push_async_callback(child.stop)
             await child.start(partial(_answers, invocation, name))
 
-        await start("broker", "--mqtt-port", str(settings.mqtt.port))
-        mqtt = address_of(home, "broker")
-        if mqtt is None or stop.is_set():
-            return
+        await start("broker", "--mqtt-port", str(mqtt.port))
         await start(
             "bridge",
             "--mqtt-host",
@@ -109,11 +109,8 @@ async def _serve(
             "--mqtt-port",
             str(mqtt.port),
             "--http-port",
-            str(settings.http.port),
+            str(http.port),
         )
-        http = address_of(home, "bridge")
-        if http is None or stop.is_set():
-            return
         click.echo(f"ready mqtt={mqtt.host}:{mqtt.port} http=http://{http.host}:{http.port}")
         if demo:
             fleet = Child(
@@ -131,20 +128,19 @@ async def _serve(
             )
             children.push_async_callback(fleet.stop)
             await fleet.start(lambda _pid: True)
-        summary = asyncio.create_task(_print_summary(invocation)) if show else None
-        await stop.wait()
-        if summary is not None:
-            summary.cancel()
+        if show_summary:
+            await _print_summary(invocation)
+        await asyncio.Event().wait()
 
 
 def _iotctl(invocation: Invocation) -> list[str]:
-    command = [sys.executable, "-m", "cli.main", "--home", str(invocation.home)]
+    command = [sys.executable, "-m", "cli.main", "--supervised", "--home", str(invocation.home)]
     return [*command, "--debug"] if invocation.debug else command
 
 
 def _answers(invocation: Invocation, process: Process, pid: int) -> bool:
     address = address_of(invocation.folder, process)
-    return address is not None and address.pid == pid
+    return address is not None and address.pid == pid and address.ready
 
 
 async def _print_summary(invocation: Invocation) -> None:

@@ -14,12 +14,12 @@ import math
 import random
 import resource
 import ssl
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker_config.clock import now_ms
 from cli.simulator.climate import seed_of
 from cli.simulator.connecting import ConnectProblem, Credentials, Endpoint
 from cli.simulator.device import READINGS_PER_MESSAGE, Board
@@ -184,7 +184,8 @@ async def _watch(
             if fleet.waiting() == 0 or now_s >= draining_until_s:
                 return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _LOOK_S)
+            async with asyncio.timeout(_LOOK_S):
+                await stop.wait()
 
 
 class _Fleet:
@@ -201,7 +202,7 @@ class _Fleet:
         self._background: list[asyncio.Task[None]] = []
         self._running: list[asyncio.Task[None]] = []
         # Larger at every start, as a boot counter is: nobody restarts within a millisecond.
-        self._boot = _now_ms()
+        self._boot = now_ms()
 
     def add(self, credentials: Credentials, rate_hz: float | None, count: int | None) -> None:
         """Adds a board; its schedule begins when the ramp reaches it."""
@@ -217,7 +218,7 @@ class _Fleet:
             schedule=_schedule(rate_hz, count, starts_ms, phase=seed % 1_000 / 1_000),
             outbox=outbox,
             boot=self._boot,
-            clock_ms=_now_ms,
+            clock_ms=now_ms,
             rng=random.Random(seed),  # noqa: S311 - spreads reconnections, keeps no secret
             readings_per_message=tuning.readings_per_message,
             on_problem=self._report,
@@ -303,10 +304,6 @@ def _schedule(
         msg = "full speed needs count_per_device, the number of readings each board shall take"
         raise ValueError(msg)
     return FullSpeed(count)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _tls_context(tls_ca: Path) -> ssl.SSLContext:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from bridge import forwarder as forwarder_module
 from bridge.forwarder import BACKOFF_MAX_S, BACKOFF_MIN_S
-from bridge.line_protocol import Point
+from bridge.line_protocol import READINGS, Point
 from bridge.outcomes import Ledger
+from broker_config.clock import steady_ms
 from broker_config.errors import (
     JournalError,
     SinkBusyError,
@@ -147,7 +148,8 @@ def test_exactly_the_bad_rows_are_isolated(count: int, data: st.DataObject) -> N
 
             bridge.sink.before_write = before_write
             assert await bridge.forwarder.forward_once()
-            assert [number_of(point) for point in bridge.sink.taken] == [
+            rows = [point for point in bridge.sink.taken if point.measurement == READINGS]
+            assert [number_of(point) for point in rows] == [
                 number for number in range(count) if number not in bad
             ]
             refusals = bridge.journal.refusals(limit=1_000)
@@ -162,6 +164,36 @@ def test_exactly_the_bad_rows_are_isolated(count: int, data: st.DataObject) -> N
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(scenario(Path(folder)))
+
+
+def test_a_database_that_refuses_everything_is_not_the_rows_fault(tmp_path: Path) -> None:
+    """Such as an HTTPS server that is spoken to in HTTP: 400 to whatever is sent."""
+
+    def refuse_all(_points: Sequence[Point]) -> None:
+        raise SinkRejectedError("400")
+
+    async def scenario() -> None:
+        with Bridge(tmp_path) as bridge:
+            commit(bridge, *numbered(5))
+            bridge.sink.before_write = refuse_all
+            with pytest.raises(SinkUnreachableError, match="refuses every row"):
+                await bridge.forwarder.forward_once()
+            assert bridge.journal.ledger() == Ledger(5, 0, 0, 0, 5)
+            assert bridge.journal.refusals(limit=10) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_rejected_row_is_a_refusal_in_the_status_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with Bridge(tmp_path) as bridge:
+            commit(bridge, *numbered(3))
+            bridge.sink.before_write = refusing(lambda number: number == 1)
+            assert await bridge.forwarder.forward_once()
+            (found,) = bridge.health.report({}, steady_ms()).refusals
+            assert (found.code, found.times, found.devices) == ("store.rejected", 1, 1)
+
+    asyncio.run(scenario())
 
 
 def test_a_bad_row_among_many_of_one_message_is_found(tmp_path: Path) -> None:

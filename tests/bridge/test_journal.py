@@ -112,7 +112,7 @@ class Expected:
         for message in messages:
             self.received += message.received
             self.duplicate += message.duplicates
-            self.refused += len(message.refused)
+            self.refused += message.refused_readings
             if message.rows:
                 self.waiting.append(message.rows)
 

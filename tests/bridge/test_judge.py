@@ -35,7 +35,7 @@ def codes(message: Judged) -> list[str]:
 
 def assert_conserved(message: Judged) -> None:
     assert message.received >= 1
-    assert message.received == len(message.rows) + message.duplicates + len(message.refused)
+    assert message.received == len(message.rows) + message.duplicates + message.refused_readings
     assert all(one.refusal.code in every_code() for one in message.refused)
     positions = [one.position for one in message.refused]
     assert positions == sorted(set(positions))

@@ -46,7 +46,17 @@ JOURNAL = {"journal_problem": "cannot write journal.db (disk full)", "journal_si
 SOURCE = {"source": SourceState(False, SINCE_MS, "cannot reach 127.0.0.1:1883", None)}
 SINK = {"sink": SinkState("unauthorized", SINCE_MS, "InfluxDB answered 401"), "backlog": 12}
 LEDGER = {"ledger_difference": -3}
-REFUSED = {"health": health(0.6, RefusalCount("payload.not_json", 240, 20, NOW_MS - 5), silent=20)}
+
+
+def refused(
+    code: str, times: int, devices: int, last_ms: int = NOW_MS, *, missing: int | None = None
+) -> RefusalCount:
+    """Refusals of enrolled devices; as many of these are late or silent as `missing` says."""
+    quiet = devices if missing is None else missing
+    return RefusalCount(code, times, devices, last_ms, times, quiet, SINCE_MS if quiet else None)
+
+
+REFUSED = {"health": health(0.6, refused("payload.not_json", 240, 20, NOW_MS - 5), silent=20)}
 SILENT = {"health": health(0.6, silent=20, late=4)}
 
 
@@ -162,7 +172,7 @@ def test_the_problem_itself_is_the_evidence() -> None:
 
 def test_the_outage_that_the_system_exists_for_is_named_with_its_remedy() -> None:
     """A setting became too strict: a third of the devices is refused at the broker."""
-    refusal = RefusalCount("publish.topic_denied", 210, 20, NOW_MS)
+    refusal = refused("publish.topic_denied", 210, 20)
     cause = cause_of(health=health(0.65, refusal, silent=20))
     code = code_named("publish.topic_denied")
     assert code is not None
@@ -188,20 +198,32 @@ def test_the_outage_that_the_system_exists_for_is_named_with_its_remedy() -> Non
         (119, 1, 0, "devices.silent"),
         (1, 10, 20, "payload.not_json"),
         (1, 9, 20, "devices.silent"),
-        (500, 1, 20, "payload.not_json"),
+        (500, 1, 20, "devices.silent"),
     ],
 )
 def test_refusals_are_the_cause_when_they_explain_half_of_what_is_missing(
     times: int, devices: int, silent: int, code: str
 ) -> None:
     assert EXPLAINS == 0.5
-    refusal = RefusalCount("payload.not_json", times, devices, NOW_MS)
+    refusal = refused("payload.not_json", times, devices, missing=min(devices, silent))
     assert cause_of(health=health(0.6, refusal, silent=silent)).code == code
 
 
+def test_refusals_of_somebody_else_are_not_the_cause() -> None:
+    """Half the boards lost power while a stranger tried passwords: it is the power."""
+    stranger = RefusalCount("connect.bad_password", 6_000, 1, NOW_MS)
+    assert cause_of(health=health(0.5, stranger, silent=30)).code == "devices.silent"
+    assert cause_of(health=health(0.5, stranger)).code == "devices.silent"
+
+
+def test_the_cause_began_when_the_devices_that_it_touches_fell_quiet() -> None:
+    refusal = refused("payload.not_json", 240, 20)._replace(since_ms=SINCE_MS - 77)
+    assert cause_of(health=health(0.6, refusal, silent=20)).since_ms == SINCE_MS - 77
+
+
 def test_a_code_of_a_newer_program_is_no_cause() -> None:
-    unknown = RefusalCount("payload.of_tomorrow", 900, 50, NOW_MS)
-    known = RefusalCount("payload.empty", 200, 20, NOW_MS)
+    unknown = refused("payload.of_tomorrow", 900, 50)
+    known = refused("payload.empty", 200, 20)
     assert cause_of(health=health(0.6, unknown, known, silent=20)).code == "payload.empty"
 
 

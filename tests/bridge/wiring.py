@@ -14,7 +14,7 @@ from bridge.forwarder import Forwarder
 from bridge.health import HealthBook
 from bridge.journal import Journal
 from bridge.journal_reader import JournalReader
-from bridge.monitor import Monitor
+from bridge.monitor import Monitor, refusal_note
 from bridge.pipeline import Pipeline
 from bridge.receipts import ReceiptBook
 from bridge.roster import Roster
@@ -92,7 +92,7 @@ class ScriptedSource:
     def publish(self, topic: str, payload: bytes) -> None:
         self.published.append((topic, payload))
 
-    def beat(self, now_ms: int) -> None:
+    def beat(self) -> None:
         """There is no broker that a heartbeat could come back from."""
 
     async def stop(self) -> None:
@@ -153,6 +153,7 @@ class Bridge:
             policy_revision=POLICY.revision,
             batch_messages=100,
             on_stored=self.health.stored,
+            on_refused=refusal_note(self.health),
             latest=self.latest,
         )
         self.pipeline = Pipeline(
@@ -165,6 +166,7 @@ class Bridge:
             forwarder=self.forwarder,
             receipts=ReceiptBook(),
             health=self.health,
+            on_refused=refusal_note(self.health),
         )
         self.monitor = Monitor(
             settings=Settings(),

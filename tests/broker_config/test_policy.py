@@ -23,7 +23,14 @@ from broker_config.policy import (
     may_receive,
     parse_policy,
 )
-from broker_config.topics import FROM_DEVICE, TO_DEVICE, Kind, is_valid_filter, parse_topic
+from broker_config.topics import (
+    FROM_DEVICE,
+    TO_DEVICE,
+    Kind,
+    is_valid_filter,
+    is_valid_topic_name,
+    parse_topic,
+)
 
 from .shipped import SHIPPED, SHIPPED_TREE, changed
 from .strategies import UNTIMED, identities, topic_filters, topic_names, topics_of
@@ -140,7 +147,11 @@ def test_without_rules_nothing_is_allowed(name: str, role: Role, act: Act, topic
     decision = decide_topic(with_rules(), Principal(name, role), act, topic)
     assert decision.refusal is not None
     assert decision.rule == ""
-    expected = refusals.TOPIC_DENIED if act is Act.PUBLISH else refusals.SUBSCRIPTION_DENIED
+    if act is Act.SUBSCRIBE:
+        expected = refusals.SUBSCRIPTION_DENIED
+    else:
+        valid = is_valid_topic_name(topic)
+        expected = refusals.TOPIC_DENIED if valid else refusals.TOPIC_INVALID
     assert decision.refusal.code is expected
 
 

@@ -155,9 +155,10 @@ def sample_health(now_ms: int) -> Iterator[Point]:
             refused=4 * steps,
             pending=3,
         )
-        facts = facts_at(now_ms - step * STEP_MS, DIP if step == SILENT_STEPS else 0.99)
+        at_ms = now_ms - step * STEP_MS
+        facts = facts_at(at_ms, DIP if step == SILENT_STEPS else 0.99)
         for bridge in ("a", "b"):
-            yield health_point(facts, ledger, bridge=bridge)
+            yield health_point(facts, ledger, bridge=bridge, time_ns=at_ms * 1_000_000)
 
 
 def facts_at(at_ms: int, ratio: float) -> Facts:
@@ -259,7 +260,8 @@ def test_the_ledger_balances(source: DataSource, time_range: TimeRange) -> None:
 def test_the_ledger_shows_what_is_unaccounted_for(influx: InfluxD, source: DataSource) -> None:
     """A third bridge, which has lost two readings."""
     ledger = Ledger(received=12, stored=7, duplicate=1, refused=1, pending=1)
-    point = health_point(facts_at(LONG_AGO_MS, 1.0), ledger, bridge="lossy")
+    time_ns = LONG_AGO_MS * 1_000_000
+    point = health_point(facts_at(LONG_AGO_MS, 1.0), ledger, bridge="lossy", time_ns=time_ns)
     influx.write(encode_point(point))
 
     long_ago = TimeRange(LONG_AGO_MS - RANGE_MS, LONG_AGO_MS, 30)

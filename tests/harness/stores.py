@@ -71,11 +71,11 @@ class InfluxStore:
         }
 
     def rows(self, device: str) -> list[dict[str, Any]]:
-        found = self._query(f"SELECT * FROM readings WHERE device = '{device}'")
+        found = self.query(f"SELECT * FROM readings WHERE device = '{device}'")
         return [{"ts_ms": row["time"], **row} for row in found]
 
     def count(self) -> int:
-        found = self._query("SELECT count(ts_source) FROM readings")
+        found = self.query("SELECT count(ts_source) FROM readings")
         return int(found[0]["count"]) if found else 0
 
     def flux_rows(self, device: str) -> list[dict[str, Any]]:
@@ -85,7 +85,8 @@ class InfluxStore:
             f' |> filter(fn: (r) => r._measurement == "readings" and r.device == "{device}")'
         )
 
-    def _query(self, query: str) -> list[dict[str, Any]]:
+    def query(self, query: str) -> list[dict[str, Any]]:
+        """Rows of an InfluxQL query; none while the product has not made the bucket."""
         try:
             return self.influx.query_influxql(query, database=self.bucket)
         except ServiceError as exc:

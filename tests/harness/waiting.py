@@ -13,7 +13,7 @@ LOOK_S = 0.05
 
 
 def wait_for(look: Callable[[], T | None], *, what: str, deadline_s: float = 30.0) -> T:
-    """The first answer of `look` that is neither None nor False.
+    """The first answer of `look` that is true.
 
     Raises:
         AssertionError: there was none before the deadline; it says what was waited for, and the
@@ -22,7 +22,7 @@ def wait_for(look: Callable[[], T | None], *, what: str, deadline_s: float = 30.
     until = time.monotonic() + deadline_s
     while True:
         answer = look()
-        if answer is not None and answer is not False:
+        if answer:
             return answer
         if time.monotonic() > until:
             msg = f"no {what} within {deadline_s:g} s"
