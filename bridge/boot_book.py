@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
     from bridge.outcomes import BootState
 
-MAX_CACHED = 250_000
-"""Boots kept in memory; two for each of 100,000 devices and some room. Others are read again."""
+MAX_CACHED = 100_000
+"""Boots kept in memory, about a kilobyte each; others are read again from the journal."""
 
 
 class BootBook:

@@ -93,6 +93,7 @@ class Forwarder:
         self._on_stored, self._on_refused = on_stored, on_refused
         self._latest = latest
         self._something_new = asyncio.Event()
+        self._answers = asyncio.Event()
         self._failures = 0
         self._rows_wait = False
         self.state = SinkState("ready", steady_ms(), "")
@@ -106,10 +107,10 @@ class Forwarder:
         while True:
             try:
                 if not await self.forward_once():
-                    await self._wait_for_more()
+                    await self._wait(self._something_new, IDLE_S)
             except SinkError as exc:
                 self._rows_wait = True
-                await asyncio.sleep(self._failed(exc))
+                await self._wait(self._answers, self._failed(exc))
             except JournalError as exc:
                 record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
                 await asyncio.sleep(BACKOFF_MIN_S)
@@ -165,7 +166,9 @@ class Forwarder:
             else:
                 record(Event.SINK_FAILED, code=type(exc).__name__, problem=str(exc))
         else:
-            if not self._rows_wait:
+            if self._rows_wait:
+                self._answers.set()
+            else:
                 self._succeeded()
 
     async def _check_that_it_takes_anything(self) -> None:
@@ -238,9 +241,11 @@ class Forwarder:
             record(Event.SINK_RECOVERED, after_ms=steady_ms() - self.state.since_ms)
             self.state = SinkState("ready", steady_ms(), "")
 
-    async def _wait_for_more(self) -> None:
+    @staticmethod
+    async def _wait(event: asyncio.Event, seconds: float) -> None:
+        """Wait for an event, `seconds` at most, and clear it."""
         # Not asyncio.wait_for: up to Python 3.11 it can swallow a cancellation.
         with suppress(TimeoutError):
-            async with asyncio.timeout(IDLE_S):
-                await self._something_new.wait()
-        self._something_new.clear()
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        event.clear()

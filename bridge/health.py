@@ -61,6 +61,7 @@ class RefusalCount(NamedTuple):
         enrolled_times: how many of them were of enrolled devices.
         missing_devices: how many of the devices that are late or silent it happened to.
         since_ms: since when those are quiet (their median); None where there are none.
+        first_ms: when the first one in the window happened, to a twelfth of it.
     """
 
     code: str
@@ -70,6 +71,7 @@ class RefusalCount(NamedTuple):
     enrolled_times: int = 0
     missing_devices: int = 0
     since_ms: int | None = None
+    first_ms: int = 0
 
 
 class HealthReport(NamedTuple):
@@ -118,8 +120,10 @@ class RefusalWindow:
         devices: dict[str, set[str]] = {}
         totals: dict[str, tuple[int, int]] = {}
         of_enrolled: dict[str, int] = {}
-        for part in self._parts.values():
+        first_part: dict[str, int] = {}
+        for number, part in sorted(self._parts.items()):
             for (code, device), (count, last_ms) in part.items():
+                first_part.setdefault(code, number)
                 devices.setdefault(code, set()).add(device)
                 total, latest_ms = totals.get(code, (0, 0))
                 totals[code] = (total + count, max(latest_ms, last_ms))
@@ -137,6 +141,7 @@ class RefusalWindow:
                     of_enrolled.get(code, 0),
                     len(quiet_since),
                     int(median(quiet_since)) if quiet_since else None,
+                    min(first_part[code] * self._part_ms, last_ms),
                 )
             )
         return tuple(sorted(found, key=lambda one: (-one.times, one.code)))

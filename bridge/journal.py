@@ -154,11 +154,12 @@ class Journal(JournalReader):
             )
 
     def append_decisions(
-        self, decisions: Sequence[DecisionRecord], *, heard: Mapping[str, int]
+        self, decisions: Sequence[DecisionRecord], *, log_id: int, heard: Mapping[str, int]
     ) -> None:
         """Take over what the broker refused; a refused PUBLISH counts as one reading received.
 
         Args:
+            log_id: which log they are from.
             heard: as for `append`.
 
         Raises:
@@ -191,6 +192,7 @@ class Journal(JournalReader):
             _add(db, "received", publishes)
             _add(db, "refused", publishes)
             db.execute("UPDATE counters SET value=? WHERE name='decision_id'", (decisions[-1].id,))
+            db.execute("UPDATE counters SET value=? WHERE name='decision_log'", (log_id,))
 
     def confirm(
         self,

@@ -73,7 +73,7 @@ CREATE TABLE IF NOT EXISTS counters (
 ) WITHOUT ROWID;
 INSERT OR IGNORE INTO counters VALUES
     ('received', 0), ('stored', 0), ('duplicate', 0), ('refused', 0),
-    ('forwarded_id', 0), ('decision_id', 0)
+    ('forwarded_id', 0), ('decision_log', 0), ('decision_id', 0)
 """
 
 MAX_FORWARD_ROWS = 20_000
@@ -189,9 +189,9 @@ class JournalReader:
         finally:
             self._read("COMMIT")
 
-    def decision_id(self) -> int:
-        """The last entry of the broker's log that was taken over."""
-        return self._counter("decision_id")
+    def decision_id(self, log_id: int) -> int:
+        """The last entry of the broker's log that was taken over; 0 of a log that is new."""
+        return self._counter("decision_id") if self._counter("decision_log") == log_id else 0
 
     def devices(self) -> list[DeviceSeen]:
         """Every device that was ever heard."""

@@ -73,7 +73,7 @@ def judge(delivery: Delivery, by: Judgement, *, arrival: int) -> Judged:
     duplicates = 0
     for position, part in enumerate(parts):
         if not isinstance(part, WireReading):
-            _add_unkeyed(refused, RefusedReading(position, part, None, None))
+            _add_unkeyed(refused, RefusedReading(position, part, part.boot, part.n))
             continue
         outcome = (_repeat_unknown(part) if delivery.retained else None) or _judge_one(
             part, device, by, delivery.received_ms, arrival + position
@@ -93,7 +93,7 @@ def judge(delivery: Delivery, by: Judgement, *, arrival: int) -> Judged:
 def _add_unkeyed(refused: list[RefusedReading], new: RefusedReading) -> None:
     """Add a refusal without a key; one of thousands of equal ones is counted, not listed."""
     last = refused[-1] if refused else None
-    if last is not None and last.boot is None and last.refusal.code is new.refusal.code:
+    if last is not None and last.n is None is new.n and last.refusal.code is new.refusal.code:
         refused[-1] = last._replace(times=last.times + 1)
     else:
         refused.append(new)

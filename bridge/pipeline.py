@@ -182,12 +182,16 @@ class Pipeline:
     async def _take_some_decisions(self, log: DecisionLog) -> bool:
         """Take the next of the broker's refusals; True when there may be more."""
         if self._decision_id is None:
-            self._decision_id = await self._on_journal_thread(self._journal.decision_id)
+            self._decision_id = await self._on_journal_thread(
+                lambda: self._journal.decision_id(log.log_id)
+            )
         rows = log.read_after(self._decision_id, DECISIONS_LIMIT)
         if not rows:
             return False
         heard = self._heard((row.device, row.at_ms) for row in rows)
-        await self._on_journal_thread(lambda: self._journal.append_decisions(rows, heard=heard))
+        await self._on_journal_thread(
+            lambda: self._journal.append_decisions(rows, log_id=log.log_id, heard=heard)
+        )
         self._decision_id = rows[-1].id
         for row in rows:
             self._on_refused(row.code, row.device, row.times, steady_ms())

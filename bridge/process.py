@@ -7,9 +7,9 @@ wait for a disk or a network.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -75,7 +75,7 @@ async def run_bridge(home: Home, settings: Settings, on_ready: Callable[[Address
             health.remember(seen.device, seen.first_ms, seen.stored_ms)
         on_refused = refusal_note(health)
         latest: dict[str, Row] = {}
-        source = _make_source(settings, registry)
+        source = _make_source(home, settings)
         forwarder = Forwarder(
             journal=journal,
             journal_thread=journal_thread,
@@ -132,28 +132,30 @@ async def run_bridge(home: Home, settings: Settings, on_ready: Callable[[Address
             await source.stop()
             for thread in (journal_thread, sink_thread):
                 thread.shutdown()
-            for opened in (sink, journal, memory, registry, decisions):
+            for opened in (sink, memory, journal, registry, decisions):
                 opened.close()
             record(Event.PROCESS_STOPPED)
 
 
-def _make_source(settings: Settings, registry: Registry) -> MqttSubscriber:
+def _make_source(home: Home, settings: Settings) -> MqttSubscriber:
     """The subscription, with a credential of its own.
 
     At our broker the bridge gives itself a fresh secret at every start: none is kept on disk.
     """
-    mqtt = settings.mqtt
-    if mqtt.username:
-        username, password = mqtt.username, mqtt.password.reveal()
-    else:
-        wanted = Enrolment(settings.bridge.id, role=Role.BRIDGE)
-        username, password = registry.ensure(wanted, now_ms=now_ms())
+    mqtt, own = settings.mqtt, not settings.mqtt.username
+
+    def renew() -> str:
+        with closing(Registry(home.registry_file)) as registry:
+            wanted = Enrolment(settings.bridge.id, role=Role.BRIDGE)
+            return registry.ensure(wanted, now_ms=now_ms()).secret
+
     return MqttSubscriber(
         host=mqtt.host,
         port=mqtt.port,
-        username=username,
-        password=password,
+        username=settings.bridge.id if own else mqtt.username,
+        password=renew() if own else mqtt.password.reveal(),
         batch_messages=settings.bridge.commit_messages,
+        renew=renew if own else None,
     )
 
 
@@ -169,11 +171,11 @@ def _make_server(settings: Settings, monitor: Monitor) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=1,
         lifespan="off",
-        limit_concurrency=200,
+        limit_concurrency=1_000,
         h11_max_incomplete_event_size=16_384,
     )
     server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]  # signals are ours: the whole process stops, not only HTTP
+    server.capture_signals = nullcontext  # type: ignore[assignment]  # signals are ours: the whole process stops, not only HTTP
     return server
 
 

@@ -5,6 +5,7 @@ The wire format is DESIGN's "A reading": a JSON object, or an array of them, eac
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
@@ -44,6 +45,13 @@ class WireReading(msgspec.Struct, frozen=True):
     faults: list[str] = []
 
 
+class WireKey(msgspec.Struct, frozen=True):
+    """The key of a reading that is otherwise not one."""
+
+    boot: Counter | None = None
+    n: Counter | None = None
+
+
 class Row(msgspec.Struct, frozen=True, array_like=True):
     """One accepted reading as it goes to the database; this is what the journal holds.
 
@@ -68,7 +76,9 @@ class Timed(NamedTuple):
     ts_source: str
 
 
+_canonical = msgspec.json.Encoder(order="sorted")
 _one = msgspec.json.Decoder(WireReading)
+_key = msgspec.json.Decoder(WireKey)
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -99,9 +109,18 @@ def _decode_one(payload: bytes | msgspec.Raw) -> WireReading | Refusal:
     try:
         return _one.decode(payload)
     except msgspec.ValidationError as exc:
-        return refuse(refusals.WRONG_SHAPE, _sentence(exc))
+        return _with_key(refuse(refusals.WRONG_SHAPE, _sentence(exc)), payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         return refuse(refusals.NOT_JSON, _sentence(exc))
+
+
+def _with_key(refusal: Refusal, payload: bytes | msgspec.Raw) -> Refusal:
+    """The refusal with boot and n where these at least are readable, so that a receipt names it."""
+    try:
+        key = _key.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return refusal
+    return refusal._replace(boot=key.boot, n=key.n)
 
 
 def _sentence(exc: Exception) -> str:
@@ -150,7 +169,9 @@ def resolve_time(
         return _believed(reading.ts, clock, received_ms) or Timed(reading.ts, "device")
     if reading.up is not None and boot_offset_ms is not None:
         ts_ms = min(boot_offset_ms + reading.up, received_ms)
-        return _believed(ts_ms, clock, received_ms) or Timed(ts_ms, "boot")
+        if _believed(ts_ms, clock, received_ms) is None:
+            return Timed(ts_ms, "boot")
+        return Timed(received_ms, "received")  # a guess of ours is no reason to turn it away
     if reading.ts is not None and reading.up is None:
         detail = f"ts {reading.ts} is before {clock.earliest:%Y-%m-%d}"
         return refuse(refusals.CLOCK_UNSET, detail, rule="clock.earliest")
@@ -227,7 +248,7 @@ def make_row(reading: WireReading, timed: Timed, *, device: str, site: str, arri
     elif reading.n is not None:
         order = reading.n + BOOT_STRIDE * (reading.boot or 0)
     else:
-        order = 0
+        order = zlib.crc32(_canonical.encode(reading.values))
     return Row(
         device=device,
         site=site,

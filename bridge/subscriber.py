@@ -19,11 +19,12 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from bridge.outcomes import Delivery
 from bridge.source import SourceState
 from broker_config.clock import now_ms, steady_ms
+from broker_config.errors import IotError
 from broker_config.events import Event, record
 from broker_config.topics import Kind, is_valid_topic_name, matches, topic_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from paho.mqtt.client import ConnectFlags, DisconnectFlags
     from paho.mqtt.properties import Properties
@@ -53,11 +54,25 @@ class MqttSubscriber:
     """A `Source` that subscribes at an MQTT 3.1.1 broker."""
 
     def __init__(
-        self, *, host: str, port: int, username: str, password: str, batch_messages: int
+        self,
+        *,
+        host: str,
+        port: int,
+        username: str,
+        password: str,
+        batch_messages: int,
+        renew: Callable[[], str] | None = None,
     ) -> None:
+        """Make the client; nothing is sent yet.
+
+        Args:
+            renew: gives a new password when the broker refuses the old one; None where there is
+                only one.
+        """
         self._where = f"{host}:{port}"
         self._host, self._port = host, port
         self._username = username
+        self._renew = renew
         self._batch_messages = batch_messages
         self._heartbeat_topic = topic_for(username, Kind.HEARTBEAT)
         self._buffer: deque[Delivery] = deque()
@@ -182,8 +197,18 @@ class MqttSubscriber:
         if reason.is_failure:
             self._set_state(False, f"{self._where} refused the bridge: {reason}")
             record(Event.SOURCE_LOST, broker=self._where, reason=str(reason))
+            self._renew_password(client)
             return
         client.subscribe([(READINGS_FILTER, 1), (self._heartbeat_topic, 0)])
+
+    def _renew_password(self, client: Client) -> None:
+        """Somebody may have rotated the bridge's credential in the registry."""
+        if self._renew is None:
+            return
+        try:
+            client.username_pw_set(self._username, self._renew())
+        except IotError as exc:
+            self._set_state(False, f"{self._where} refused the bridge: {exc}")
 
     def _on_subscribe(
         self,

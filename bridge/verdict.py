@@ -79,7 +79,7 @@ class Verdict(NamedTuple):
 
 def judge_health(facts: Facts) -> Verdict:
     """The level and, where it is not ok, the cause."""
-    for check in (_journal, _source, _sink, _ledger):
+    for check in (_journal, _source, _sink, _behind, _ledger):
         found = check(facts)
         if found is not None:
             stops = check in (_journal, _source)
@@ -136,6 +136,20 @@ def _sink(facts: Facts) -> Cause | None:
     )
 
 
+def _behind(facts: Facts) -> Cause | None:
+    missing = facts.health.expected - facts.health.stored
+    if not missing or facts.health.ratio >= facts.ok_ratio or facts.backlog < missing:
+        return None
+    return Cause(
+        "store.behind",
+        f"{facts.backlog} readings wait in the journal for the database; none is lost.",
+        facts.sink.since_ms,
+        [f"{missing:.0f} readings are missing in the database, {facts.backlog} are on their way"],
+        _ruled_out(facts, but="sink"),
+        "Wait until the backlog is written. If it grows, the database is too slow.",
+    )
+
+
 def _ledger(facts: Facts) -> Cause | None:
     if not facts.ledger_difference:
         return None
@@ -159,7 +173,7 @@ def _refusals(facts: Facts) -> Cause | None:
             code.name,
             f"{refusal.times} refused as {code.name}, from {refusal.devices} device{plural}: "
             f"{code.meaning}",
-            refusal.since_ms or refusal.last_ms,
+            refusal.since_ms or refusal.first_ms,
             [
                 f"{one.code}: {one.times} from {one.devices} devices, "
                 f"{one.missing_devices} of them late or silent"
@@ -184,10 +198,10 @@ def _explains(refusal: RefusalCount, facts: Facts) -> bool:
 def _silence(facts: Facts) -> Cause:
     counts = facts.health.devices
     quiet = counts.late + counts.silent
+    who = f"{quiet} of {counts.enrolled} devices are" if quiet else "No device is"
     return Cause(
         "devices.silent",
-        f"{quiet} of {counts.enrolled} devices sent less than is expected of them, "
-        "and nothing refused them.",
+        f"{who} late or silent; fewer readings came than are expected, and none were refused.",
         facts.health.silent_since_ms or facts.now_ms,
         [
             f"{counts.silent} silent, {counts.late} late, {counts.reporting} reporting",

@@ -56,11 +56,14 @@ class Refusal(NamedTuple):
         code: a code of the closed list.
         detail: what was found, for people; at most `MAX_DETAIL_CHARS` characters.
         rule: the id of the policy rule that decided; empty where no rule did.
+        boot, n: the key of a reading that could not be decoded otherwise.
     """
 
     code: Code
     detail: str
     rule: str = ""
+    boot: int | None = None
+    n: int | None = None
 
 
 MAX_DETAIL_CHARS = 200

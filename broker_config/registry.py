@@ -34,11 +34,14 @@ CREATE TABLE IF NOT EXISTS principals (
     password_hash TEXT NOT NULL,
     created_ms INTEGER NOT NULL,
     rotated_ms INTEGER NOT NULL,
-    revoked_ms INTEGER
+    revoked_ms INTEGER,
+    simulated INTEGER NOT NULL
 ) WITHOUT ROWID
 """
 _VERSION = 1
-_COLUMNS = "name, role, site, interval_s, password_hash, created_ms, rotated_ms, revoked_ms"
+_COLUMNS = (
+    "name, role, site, interval_s, password_hash, created_ms, rotated_ms, revoked_ms, simulated"
+)
 
 
 class Entry(NamedTuple):
@@ -49,6 +52,7 @@ class Entry(NamedTuple):
         interval_s: how often it is expected to send a reading, in seconds.
         password_hash: `$7$` PBKDF2 form.
         created_ms, rotated_ms, revoked_ms: ms since 1970 UTC; `revoked_ms` None while valid.
+        simulated: it was enrolled by `iotctl simulate`, which may take its name again.
     """
 
     name: str
@@ -59,6 +63,7 @@ class Entry(NamedTuple):
     created_ms: int
     rotated_ms: int
     revoked_ms: int | None
+    simulated: bool = False
 
 
 class Enrolment(NamedTuple):
@@ -68,6 +73,7 @@ class Enrolment(NamedTuple):
     site: str = ""
     interval_s: float = DEFAULT_INTERVAL_S
     role: Role = Role.DEVICE
+    simulated: bool = False
 
 
 class Credential(NamedTuple):
@@ -205,8 +211,12 @@ class Registry:
             for entry in wanted:
                 check_enrolment(entry)
                 known = db.execute(
-                    "SELECT role FROM principals WHERE name=?", (entry.name,)
+                    "SELECT role, simulated FROM principals WHERE name=?", (entry.name,)
                 ).fetchone()
+                if known is not None and entry.simulated and not known[1]:
+                    raise RegistryError(
+                        f"{entry.name} is a real device", "choose another name for simulated ones"
+                    )
                 if known is not None and known[0] != entry.role.value:
                     raise RegistryError(
                         f"{entry.name} is enrolled as {known[0]}, not as {entry.role}",
@@ -285,8 +295,17 @@ def _issue(name: str) -> tuple[Credential, str]:
 
 def _insert(db: sqlite3.Connection, entry: Enrolment, encoded: str, now_ms: int) -> None:
     db.execute(
-        f"INSERT INTO principals ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,NULL)",
-        (entry.name, entry.role.value, entry.site, entry.interval_s, encoded, now_ms, now_ms),
+        f"INSERT INTO principals ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,NULL,?)",
+        (
+            entry.name,
+            entry.role.value,
+            entry.site,
+            entry.interval_s,
+            encoded,
+            now_ms,
+            now_ms,
+            entry.simulated,
+        ),
     )
 
 
@@ -303,4 +322,4 @@ def _unknown(name: str) -> RegistryError:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    return Entry(*row)._replace(role=Role(row[1]))
+    return Entry(*row)._replace(role=Role(row[1]), simulated=bool(row[8]))

@@ -76,6 +76,27 @@ def _locked(descriptor: int) -> bool:
     return False
 
 
+def is_running(home: Home, process: Process) -> bool:
+    """Whether a process of that kind lives in this home.
+
+    Raises:
+        HomeError: the home may not be read.
+    """
+    try:
+        descriptor = os.open(_lock_file(home, process), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        raise unreadable(home, exc) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def announce(home: Home, process: Process, address: Address) -> None:
     """Write where this process listens."""
     write_private(_address_file(home, process), json.dumps(address._asdict()).encode())
@@ -92,20 +113,8 @@ def address_of(home: Home, process: Process) -> Address | None:
     Raises:
         HomeError: the home may not be read.
     """
-    try:
-        descriptor = os.open(_lock_file(home, process), os.O_RDONLY)
-    except FileNotFoundError:
+    if not is_running(home, process):
         return None
-    except OSError as exc:
-        raise unreadable(home, exc) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pass
-    else:
-        return None
-    finally:
-        os.close(descriptor)
     try:
         return Address(**json.loads(_address_file(home, process).read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 PREFIX = "IOT_"
 _NOT_SETTINGS = frozenset({"IOT_HOME"})
 _MAX_PORT = 65_535
+MAX_TIMEOUT_S = 3_600.0
 NEARLY = 0.85
 """How alike two variable names are (difflib's ratio) when one is a misspelling of the other."""
 
@@ -254,10 +256,26 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError("health.window_s must be at least 1")
     if settings.bridge.commit_messages < 1 or settings.bridge.forward_messages < 1:
         raise ConfigurationError("bridge: batch sizes must be at least 1")
-    if settings.influx.url and not settings.influx.url.startswith(("http://", "https://")):
-        raise ConfigurationError(
-            f"influx.url {settings.influx.url!r} is no URL", "use http://HOST:8086"
-        )
+    _check_influx(settings.influx)
+
+
+def _check_influx(influx: Influx) -> None:
+    if not 0 < influx.timeout_s <= MAX_TIMEOUT_S:
+        raise ConfigurationError(f"influx.timeout_s must be above 0 and at most {MAX_TIMEOUT_S:g}")
+    if not influx.url:
+        return
+    try:
+        parts = urlsplit(influx.url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    else:
+        if parts.username or parts.password:
+            raise ConfigurationError("influx.url holds a password", "give influx.token instead")
+    if not usable:
+        raise ConfigurationError("influx.url is no URL", "use http://HOST:8086")
+    if not influx.org or not influx.bucket:
+        raise ConfigurationError("influx.org and influx.bucket must not be empty")
 
 
 def _secret(kind: type, value: Any) -> Any:

@@ -11,6 +11,7 @@ from broker_config.home import Home, require_home
 from broker_config.registry import Registry
 from broker_config.run_files import address_of
 from broker_config.settings import Settings, load_settings
+from broker_config.topics import is_identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +64,13 @@ class Invocation(NamedTuple):
         if mqtt.public_host:
             return mqtt.public_host, port
         return (socket.gethostname() if host in EVERY_ADDRESS else host), port
+
+
+def identity(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Check that an argument can be a device id, before anything is asked about it."""
+    if value is not None and not is_identity(value):
+        raise click.UsageError(f"{value!r} is no device id")
+    return value
 
 
 pass_invocation = click.make_pass_decorator(Invocation)

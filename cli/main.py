@@ -26,6 +26,7 @@ VERBS = {
     "bridge": "The bridge alone.",
     "completion": "Print the completion script for your shell.",
 }
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_INTERNAL = 3
 
@@ -86,6 +87,8 @@ class Verbs(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, home: Path, debug: bool, supervised: bool) -> None:
     """Sensor readings from MQTT devices into a database; none is lost, each refusal has a name."""
+    if not str(home) or home == Path():
+        raise click.UsageError("--home (or IOT_HOME) is empty or the current folder itself")
     if supervised:
         end_with_parent()
     ctx.obj = Invocation(home=home.absolute(), debug=debug, environment=os.environ)
@@ -93,35 +96,37 @@ def cli(ctx: click.Context, home: Path, debug: bool, supervised: bool) -> None:
 
 def main() -> None:
     """Run `iotctl` and exit: 0 fine, 1 bad answer, 2 usage, 3 unreachable, 130 interrupted."""
-    debug = "--debug" in sys.argv
     try:
         code = cli.main(standalone_mode=False, prog_name="iotctl")
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    except click.ClickException as exc:
-        hint = "see `iotctl --help`"
-        if isinstance(exc, click.UsageError) and exc.ctx is not None:
-            hint = f"see `{exc.ctx.command_path} --help`"
-        print_error(f"{exc.format_message().rstrip('.')}: {hint}")
-        code = exc.exit_code if exc.exit_code != 1 else 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except IotError as exc:
-        if debug:
-            traceback.print_exc()
-        print_error(str(exc))
-        code = exc.exit_code
+    except click.ClickException as exc:
+        code = _usage(exc)
     except Exception as exc:  # noqa: BLE001 -- the boundary: people get one line, not a traceback
-        if debug:
+        if "--debug" in sys.argv:
             traceback.print_exc()
-        print_error(
-            f"internal error ({type(exc).__name__}: {exc}): run again with --debug, report it"
-        )
-        code = EXIT_INTERNAL
+        code = _failed(exc)
     sys.exit(code)
+
+
+def _usage(exc: click.ClickException) -> int:
+    if isinstance(exc, click.exceptions.NoArgsIsHelpError):
+        click.echo(exc.format_message(), err=True)
+        return EXIT_USAGE
+    path = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else "iotctl"
+    print_error(f"{exc.format_message().rstrip('.')}: see `{path} --help`")
+    return EXIT_USAGE
+
+
+def _failed(exc: Exception) -> int:
+    if isinstance(exc, IotError):
+        print_error(str(exc))
+        return exc.exit_code
+    print_error(f"internal error ({type(exc).__name__}: {exc}): run again with --debug, report it")
+    return EXIT_INTERNAL
 
 
 if __name__ == "__main__":

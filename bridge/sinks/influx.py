@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import datetime
+import http.client
 import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import urllib3
 from influxdb_client.client.exceptions import InfluxDBError
 from influxdb_client.client.influxdb_client import InfluxDBClient
-from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
+from influxdb_client.service.write_service import WriteService
 
 from bridge.line_protocol import READINGS, encode_point, row_of
 from broker_config.errors import (
@@ -82,8 +83,14 @@ class InfluxSink:
         except ValueError as exc:
             raise SinkRejectedError(str(exc)) from None
         try:
-            with self._client.write_api(write_options=SYNCHRONOUS) as api:
-                api.write(self._settings.bucket, record=lines.encode())
+            _, status, _ = WriteService(self._client.api_client).post_write_with_http_info(
+                org=self._settings.org,
+                bucket=self._settings.bucket,
+                body=lines.encode(),
+                precision="ns",
+            )
+            if status != _STORED:
+                raise ApiException(status=status, reason="not InfluxDB's answer to a write")
         except _FAILURES as exc:
             error = self._translate(exc)
             if isinstance(error, SinkUnauthorizedError):
@@ -173,11 +180,23 @@ class InfluxSink:
         )
 
 
-_FAILURES = (ApiException, urllib3.exceptions.HTTPError, OSError)
-"""Everything that the client raises for what the network or the database did."""
+_FAILURES = (
+    ApiException,
+    InfluxDBError,
+    http.client.HTTPException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ValueError,
+)
+"""Everything that the client raises for what the network or the database did; ValueError is an
+answer that it cannot decode."""
 
-MAX_PAUSE_S = 300.0
-"""Longest pause that a database is granted, in seconds; it is asked again then."""
+_STORED = 204
+"""The one answer that says a write is stored (InfluxDB API, POST /api/v2/write). A proxy or a
+portal in between may say 200 to anything."""
+
+MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 300.0
+"""Shortest and longest pause that a database is granted, in seconds."""
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
@@ -222,7 +241,7 @@ def _pause_s(text: str) -> float:
     """The pause of a `Retry-After`; its form as a date would need a clock, so counts as 1 s."""
     if not (text.isascii() and text.isdigit()):
         return 1.0
-    return min(float(text[:9]), MAX_PAUSE_S)
+    return max(MIN_PAUSE_S, min(float(text[:9]), MAX_PAUSE_S))
 
 
 def _words(exc: ApiException) -> str:

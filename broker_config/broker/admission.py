@@ -8,15 +8,23 @@ last will is judged here too, because amqtt publishes it without asking anybody.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from amqtt.adapters import ReaderAdapter, WriterAdapter
 from amqtt.mqtt.connack import NOT_AUTHORIZED, ConnackPacket
 from amqtt.mqtt.connect import ConnectPacket
 
 from broker_config.broker.offline_queue import OfflineQueueBroker
+from broker_config.broker.plugins import PRINCIPAL
+from broker_config.policy import Act, Principal
+from broker_config.topics import is_valid_topic_name
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+    from amqtt.session import Session
+
     from broker_config.broker.gatekeeper import Gatekeeper
 
 
@@ -65,6 +73,28 @@ class AdmittingBroker(OfflineQueueBroker):
         if await self._admits(stream, writer):
             stream.rewind()
             await super()._client_connected(listener_name, stream, writer)
+
+    async def _handle_message_delivery(
+        self,
+        client_session: Session,
+        handler: BrokerProtocolHandler,
+        wait_deliver: asyncio.Future[Any],
+    ) -> bool:
+        """Refuse by name what amqtt would answer by cutting the connection without a word."""
+        message = wait_deliver.result()
+        principal = client_session.attributes.get(PRINCIPAL)
+        if (
+            message is not None
+            and isinstance(principal, Principal)
+            and (message.topic.startswith("$") or not is_valid_topic_name(message.topic))
+        ):
+            address = client_session.remote_address or ""
+            self.gatekeeper.allows(principal, Act.PUBLISH, message.topic, address)
+            return True
+        permitted: bool = await super()._handle_message_delivery(
+            client_session, handler, wait_deliver
+        )
+        return permitted
 
     async def _admits(self, reader: ReaderAdapter, writer: WriterAdapter) -> bool:
         try:

@@ -35,7 +35,9 @@ CREATE TABLE IF NOT EXISTS decisions (
     detail TEXT NOT NULL,
     policy TEXT NOT NULL,
     times INTEGER NOT NULL
-)
+);
+CREATE TABLE IF NOT EXISTS log (id INTEGER NOT NULL);
+INSERT INTO log SELECT abs(random()) WHERE NOT EXISTS (SELECT 1 FROM log)
 """
 _VERSION = 1
 _COLUMNS = "at_ms, code, device, address, topic, rule, detail, policy, times"
@@ -120,6 +122,8 @@ class DecisionLog:
         """
         self._path = path
         self._db = open_sqlite(path, _SCHEMA, version=_VERSION, read_only=read_only)
+        self.log_id: int = self._db.execute("SELECT id FROM log").fetchone()[0]
+        """A random number that tells this log from one that was set aside."""
 
     def close(self) -> None:
         """Close the file."""

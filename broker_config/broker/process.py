@@ -78,10 +78,10 @@ def _check_amqtt() -> None:
 
 
 def _amqtt_configuration(settings: Settings, gatekeeper: Gatekeeper) -> dict[str, object]:
-    host = f"[{settings.mqtt.host}]" if ":" in settings.mqtt.host else settings.mqtt.host
     plugin = {"gatekeeper": gatekeeper}
+    bind = f"{settings.mqtt.host}:{settings.mqtt.port}"
     return {
-        "listeners": {"default": {"type": "tcp", "bind": f"{host}:{settings.mqtt.port}"}},
+        "listeners": {"default": {"type": "tcp", "bind": bind}},
         "plugins": {
             "broker_config.broker.plugins.AdmitPlugin": plugin,
             "broker_config.broker.plugins.TopicPlugin": plugin,

@@ -12,14 +12,18 @@ from broker_config.clock import now_ms
 from broker_config.errors import RegistryError
 from broker_config.policy import Role
 from broker_config.registry import DEFAULT_INTERVAL_S, Enrolment
-from cli.context import Invocation, pass_invocation
+from broker_config.toml_tree import nearest
+from cli.context import Invocation, identity, pass_invocation
 from cli.durations import Duration
 from cli.output import print_json, print_json_lines, print_table, progress, when
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from broker_config.registry import Credential, Entry
 
 MAX_CSV_ROWS = 1_000_000
+CSV_COLUMNS = ("device_id", "site", "interval")
 
 
 @click.group(epilog="Example: iotctl devices add kitchen --site home --interval 60")
@@ -110,7 +114,7 @@ def list_(invocation: Invocation, role: str | None, as_json: bool) -> None:
 
 
 @devices.command(epilog="Example: iotctl devices show kitchen")
-@click.argument("device", metavar="ID")
+@click.argument("device", metavar="ID", callback=identity)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @pass_invocation
 def show(invocation: Invocation, device: str, as_json: bool) -> None:
@@ -136,7 +140,7 @@ def show(invocation: Invocation, device: str, as_json: bool) -> None:
 
 
 @devices.command(epilog="Example: iotctl devices rotate kitchen")
-@click.argument("device", metavar="ID")
+@click.argument("device", metavar="ID", callback=identity)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @pass_invocation
 def rotate(invocation: Invocation, device: str, as_json: bool) -> None:
@@ -149,7 +153,7 @@ def rotate(invocation: Invocation, device: str, as_json: bool) -> None:
 
 
 @devices.command(epilog="Example: iotctl devices revoke kitchen")
-@click.argument("device", metavar="ID")
+@click.argument("device", metavar="ID", callback=identity)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @pass_invocation
 def revoke(invocation: Invocation, device: str, as_json: bool) -> None:
@@ -178,13 +182,14 @@ def read_enrolments(source: Path, *, site: str, interval_s: float, role: Role) -
     try:
         with source.open(newline="", encoding="utf-8-sig") as lines:
             rows = csv.DictReader(lines)
-            if "device_id" not in (rows.fieldnames or []):
-                raise RegistryError(
-                    f"{source} has no column device_id", "begin it with device_id,site,interval"
-                )
+            rows.fieldnames = _columns(source, rows.fieldnames or [])
+            names: set[str] = set()
             for row in rows:
                 where = f"{source} line {rows.line_num}"
                 one = _enrolment(row, where, site=site, interval_s=interval_s)
+                if one.name in names:
+                    raise RegistryError(f"{where}: {one.name} stands in this file twice")
+                names.add(one.name)
                 wanted.append(one._replace(role=role))
                 if len(wanted) > MAX_CSV_ROWS:
                     raise RegistryError(f"{where}: more than {MAX_CSV_ROWS} devices", "split it")
@@ -193,6 +198,23 @@ def read_enrolments(source: Path, *, site: str, interval_s: float, role: Role) -
     if not wanted:
         raise RegistryError(f"{source} has no devices", "one device a line below the header")
     return wanted
+
+
+def _columns(source: Path, header: Sequence[str]) -> list[str]:
+    """The header of a CSV file without the spaces that people put after commas.
+
+    Raises:
+        RegistryError: a column is missing or unknown.
+    """
+    columns = [column.strip() for column in header]
+    if "device_id" not in columns:
+        raise RegistryError(
+            f"{source} has no column device_id", "begin it with device_id,site,interval"
+        )
+    for column in columns:
+        if column not in CSV_COLUMNS:
+            raise RegistryError(f"{source}: unknown column {column}{nearest(column, CSV_COLUMNS)}")
+    return columns
 
 
 def _enrolment(row: dict[str, Any], where: str, *, site: str, interval_s: float) -> Enrolment:

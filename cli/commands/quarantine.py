@@ -11,7 +11,7 @@ from bridge.readings import payload_text
 from broker_config.clock import now_ms
 from broker_config.home import require_home
 from broker_config.refusals import every_code
-from cli.context import Invocation, pass_invocation
+from cli.context import Invocation, identity, pass_invocation
 from cli.durations import Duration
 from cli.output import print_json_lines, print_table, when
 
@@ -25,7 +25,7 @@ def quarantine() -> None:
 
 
 @quarantine.command(name="list", epilog="Example: iotctl quarantine list --device kitchen --json")
-@click.option("--device", help="Only this device.")
+@click.option("--device", callback=identity, help="Only this device.")
 @click.option(
     "--code",
     type=click.Choice([code.name for code in every_code()]),

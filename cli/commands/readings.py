@@ -10,10 +10,9 @@ import click
 
 from bridge.sinks import open_sink
 from broker_config.clock import now_ms
-from broker_config.errors import ConfigurationError, NotRunningError, RegistryError
+from broker_config.errors import ConfigurationError, NotRunningError
 from broker_config.home import require_home
-from broker_config.topics import is_identity
-from cli.context import Invocation, pass_invocation
+from cli.context import Invocation, identity, pass_invocation
 from cli.durations import Duration
 from cli.output import print_json_lines, print_table, when
 from cli.status_client import ask
@@ -25,7 +24,7 @@ MAX_ROWS = 1_000_000
 
 
 @click.command(epilog="Example: iotctl readings kitchen --last 15m --csv > kitchen.csv")
-@click.argument("device")
+@click.argument("device", callback=identity)
 @click.option("--last", type=Duration(), default="1h", show_default=True, help="How far back.")
 @click.option(
     "--limit",
@@ -43,8 +42,6 @@ def readings(
     """Readings of one device, oldest first, from whichever database is configured."""
     if as_csv and as_json:
         raise click.UsageError("give --csv or --json, not both")
-    if not is_identity(device):
-        raise RegistryError(f"{device!r} is no device id", "see `iotctl devices list`")
     rows = _read(invocation, device, since_ms=now_ms() - int(last * 1000), limit=limit)
     if as_json:
         print_json_lines(_answer(row) for row in rows)

@@ -117,7 +117,12 @@ def _enrolled(
     """Boards enrolled in this home for as long as the block lasts."""
     _running_broker(invocation)
     wanted = [
-        Enrolment(f"{prefix}-{number:03d}", SITES[number % len(SITES)], _interval_s(rate_hz))
+        Enrolment(
+            f"{prefix}-{number:03d}",
+            SITES[number % len(SITES)],
+            _interval_s(rate_hz),
+            simulated=True,
+        )
         for number in range(1, devices + 1)
     ]
     registry = invocation.registry()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from broker_config.events import configure_logging, printable
 from broker_config.home import ensure_home, read_policy
 from broker_config.influx_token import read_token
 from broker_config.listening_port import check_mqtt_listener, check_port, free_port
-from broker_config.run_files import address_of, sole_process
+from broker_config.run_files import address_of, is_running, sole_process
 from broker_config.stop_signal import stop_event
 from cli.commands.status import one_line
 from cli.context import Invocation, pass_invocation
@@ -23,10 +24,15 @@ from cli.status_client import ask
 from cli.supervisor import Child
 
 if TYPE_CHECKING:
+    from broker_config.home import Home
     from broker_config.run_files import Process
     from broker_config.settings import Settings
 
 SUMMARY_EVERY_S = 5.0
+ORPHANS_S = 10.0
+"""How long the children of an `up` that was killed may take to end, in seconds."""
+
+LOOK_S = 0.1
 LATEST_SHOWN = 3
 DEMO_RATE_HZ = 0.5
 
@@ -57,6 +63,7 @@ def up(
     if made:
         click.echo(f"made a new home in {invocation.home}", err=True)
     with sole_process(invocation.folder, "up"):
+        _wait_for_orphans(invocation.folder)
         _check_before_start(invocation, settings)
         # A part that is started again must come back where it was.
         settings = invocation.settings(
@@ -64,6 +71,14 @@ def up(
             http_port=settings.http.port or free_port(settings.http.host),
         )
         asyncio.run(_run(invocation, settings, demo, show_summary=not quiet))
+
+
+def _wait_for_orphans(home: Home) -> None:
+    """Where an earlier `up` was killed, its children are just ending."""
+    parts: tuple[Process, ...] = ("broker", "bridge")
+    until = time.monotonic() + ORPHANS_S
+    while any(is_running(home, part) for part in parts) and time.monotonic() < until:
+        time.sleep(LOOK_S)
 
 
 def _check_before_start(invocation: Invocation, settings: Settings) -> None:

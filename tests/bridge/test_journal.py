@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bridge.readings import Row
 
 POLICY = "a revision"
+LOG = 7
 
 
 @pytest.fixture(name="path")
@@ -152,7 +153,7 @@ def test_the_ledger_balances_after_any_sequence_and_after_every_reopening(
                     for number, (code, times) in enumerate(step.refusals, 1)
                 ]
                 decided += len(decisions)
-                journal.append_decisions(decisions, heard={})
+                journal.append_decisions(decisions, log_id=LOG, heard={})
                 expected.decide(decisions)
             elif isinstance(step, Confirm):
                 taken = journal.pending(step.limit)
@@ -166,7 +167,7 @@ def test_the_ledger_balances_after_any_sequence_and_after_every_reopening(
             assert journal.ledger() == reader.ledger() == expected.ledger()
             assert journal.ledger().difference == 0
             assert [message.rows for message in journal.pending(1_000)] == expected.waiting
-            assert journal.decision_id() == decided
+            assert journal.decision_id(LOG) == decided
         journal.close()
         reader.close()
 
@@ -219,7 +220,7 @@ def test_a_database_that_takes_nothing_is_said_and_changes_nothing(
     (stored,) = journal.pending(10)
     writes = {
         "append": lambda: append(journal, judged(rows=1)),
-        "append_decisions": lambda: journal.append_decisions([decision(1)], heard={}),
+        "append_decisions": lambda: journal.append_decisions([decision(1)], log_id=LOG, heard={}),
         "confirm": lambda: journal.confirm(
             [stored], [Rejection(stored.id, 0, stored.rows[0], "no")], policy=POLICY, now_ms=1
         ),
@@ -302,7 +303,7 @@ def test_one_batch_with_too_many_boots_keeps_the_highest(journal: Journal) -> No
 def test_devices_are_remembered_with_their_first_and_last_contact(journal: Journal) -> None:
     append(journal, judged("dev-1", rows=1), heard={"dev-1": 100, "dev-2": 100})
     append(journal, heard={"dev-1": 90, "dev-2": 120})
-    journal.append_decisions([decision(1)], heard={"dev-3": 130})
+    journal.append_decisions([decision(1)], log_id=LOG, heard={"dev-3": 130})
     journal.confirm(journal.pending(1), [], policy=POLICY, now_ms=200)
     assert sorted(journal.devices()) == [
         DeviceSeen("dev-1", 100, 100, 200),
@@ -336,7 +337,7 @@ def fixture_quarantine(journal: Journal) -> Journal:
         refused = RefusedReading(4, refuse(code, "why", rule="a rule"), 17, 4212)
         message = delivery(device.encode(), device, received_ms=at_ms)
         append(journal, Judged(message, device, 1, [], 0, [refused], []))
-    journal.append_decisions([decision(7, times=12, at_ms=3_000)], heard={})
+    journal.append_decisions([decision(7, times=12, at_ms=3_000)], log_id=LOG, heard={})
     return journal
 
 

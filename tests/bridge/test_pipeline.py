@@ -258,9 +258,9 @@ def test_the_broker_s_refusals_come_into_the_same_ledger_once(tmp_path: Path) ->
                 ]
             )
             async with running(bridge.pipeline.take_decisions(log)):
-                await until(lambda: bridge.journal.decision_id() == 3)
+                await until(lambda: bridge.journal.decision_id(log.log_id) == 3)
                 log.append([refused_by_broker("publish.topic_denied", "dev-1", 1)])
-                await until(lambda: bridge.journal.decision_id() == 4)
+                await until(lambda: bridge.journal.decision_id(log.log_id) == 4)
             log.close()
             assert bridge.journal.ledger() == Ledger(13, 0, 0, 13, 0)
             found = {one.code: one.times for one in bridge.health.report({}, NOW_MS).refusals}
@@ -293,7 +293,7 @@ def test_decisions_that_cannot_be_written_are_taken_when_they_can(tmp_path: Path
                 await until(lambda: attempts >= 3)
                 assert bridge.memory.ledger() == Ledger(0, 0, 0, 0, 0)
                 bridge.journal._db.execute("PRAGMA query_only=OFF")
-                await until(lambda: bridge.journal.decision_id() == 1)
+                await until(lambda: bridge.journal.decision_id(log.log_id) == 1)
             log.close()
             assert bridge.journal.ledger() == Ledger(2, 0, 0, 2, 0)
 

@@ -45,7 +45,7 @@ def resolved(sent: WireReading, boot_offset_ms: int | None = None) -> Timed | st
         (None, 3_600_000, BOOTED_MS, Timed(NOW_MS, "boot")),
         (None, 3_600_001, BOOTED_MS, Timed(NOW_MS, "boot")),
         (None, 0, NOW_MS - BEHIND_MS, Timed(NOW_MS - BEHIND_MS, "boot")),
-        (None, 0, NOW_MS - BEHIND_MS - 1, "payload.clock_behind"),
+        (None, 0, NOW_MS - BEHIND_MS - 1, (NOW_MS, "received")),
     ],
 )
 def test_the_time_of_a_reading(

@@ -51,7 +51,7 @@ def test_enrolling(registry: Registry) -> None:
     assert entry is not None
     assert entry._replace(password_hash="") == (
         *("esp-1", Role.DEVICE, "Kaapstad 🌡", 10.0, ""),
-        *(7, 7, None),
+        *(7, 7, None, False),
     )
     assert entry.role is Role.DEVICE
     assert credential.name == "esp-1"
@@ -126,7 +126,7 @@ def test_ensuring_enrols_or_rotates(registry: Registry) -> None:
     (entry,) = registry.entries()
     assert entry._replace(password_hash="") == (
         *("bridge", Role.BRIDGE, "attic", 5.0, ""),
-        *(1, 3, None),
+        *(1, 3, None, False),
     )
 
 

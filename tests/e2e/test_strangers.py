@@ -33,6 +33,15 @@ def connected(who: Credentials, *, will: str | None = None) -> tuple[paho.Client
     return client, reasons
 
 
+def leave(client: paho.Client) -> None:
+    """Disconnect, and leave no socket behind."""
+    client.disconnect()
+    client.loop_stop()
+    connection = client.socket()
+    if isinstance(connection, socket.socket):
+        connection.close()
+
+
 def test_a_wrong_password_with_the_bridge_s_name_does_not_cut_it_off(embedded: System) -> None:
     kitchen = embedded.enrol("kitchen")
     bridge = kitchen._replace(device="bridge", password="x")
@@ -55,15 +64,14 @@ def test_a_wrong_password_with_a_device_s_name_does_not_disconnect_it(embedded: 
         assert embedded.settled(received=1)["stored"] == 1
         assert client.is_connected()
     finally:
-        client.disconnect()
-        client.loop_stop()
+        leave(client)
 
 
 def test_a_last_will_needs_the_right_to_publish(embedded: System) -> None:
     embedded.enrol("victim")
     evil = embedded.enrol("evil")
     client, reasons = connected(evil, will="v1/victim/readings")
-    client.loop_stop()
+    leave(client)
     assert reasons == ["Not authorized"]
     found = refusal(embedded, "publish.topic_denied")
     assert (found["device"], found["topic"]) == ("evil", "v1/victim/readings")
@@ -77,8 +85,8 @@ def test_a_last_will_on_an_own_topic_is_fine(embedded: System) -> None:
     connection = client.socket()
     assert isinstance(connection, socket.socket)
     connection.shutdown(socket.SHUT_RDWR)
-    client.loop_stop()
     assert embedded.settled(received=1)["stored"] == 1
+    leave(client)
 
 
 def test_a_revoked_device_with_an_open_connection_is_refused(embedded: System) -> None:
@@ -89,8 +97,7 @@ def test_a_revoked_device_with_an_open_connection_is_refused(embedded: System) -
         client.publish("v1/kitchen/readings", '{"values":{"temperature_c":1}}', qos=1)
         ledger = embedded.settled(received=1)
     finally:
-        client.disconnect()
-        client.loop_stop()
+        leave(client)
     assert (ledger["stored"], ledger["refused"]) == (0, 1)
     assert_balanced(ledger)
     assert refusal(embedded, "connect.revoked")["device"] == "kitchen"
