@@ -160,8 +160,9 @@ def _make_source(home: Home, settings: Settings) -> MqttSubscriber:
 
 
 def _make_server(settings: Settings, monitor: Monitor) -> uvicorn.Server:
-    loopback = is_loopback(settings.http.host)
-    hosts = ["localhost", "127.0.0.1", settings.http.host] if loopback else ["*"]
+    # Starlette compares names without a port, which it cannot cut off an IPv6 address.
+    guarded = is_loopback(settings.http.host) and ":" not in settings.http.host
+    hosts = ["localhost", "127.0.0.1", settings.http.host] if guarded else ["*"]
     config = uvicorn.Config(
         make_app(monitor, allowed_hosts=hosts),
         host=settings.http.host,

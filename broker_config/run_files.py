@@ -40,6 +40,11 @@ class Address(NamedTuple):
     ready: bool = True
 
 
+def authority(host: str, port: int) -> str:
+    """`host:port` as it stands in a URL; an IPv6 address in brackets (RFC 3986 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @contextmanager
 def sole_process(home: Home, process: Process) -> Iterator[None]:
     """Be the only process of that kind in this home, for as long as the block lasts.

@@ -8,7 +8,7 @@ import uvloop
 from bridge.process import run_bridge
 from broker_config.events import configure_logging
 from broker_config.home import ensure_home
-from broker_config.run_files import address_of
+from broker_config.run_files import address_of, authority
 from cli.context import Invocation, pass_invocation
 
 
@@ -43,6 +43,8 @@ def run(
         run_bridge(
             invocation.folder,
             settings,
-            lambda address: click.echo(f"ready http=http://{address.host}:{address.port}"),
+            lambda address: click.echo(
+                f"ready http=http://{authority(address.host, address.port)}"
+            ),
         )
     )

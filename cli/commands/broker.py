@@ -9,6 +9,7 @@ import click
 from broker_config.broker.process import run_broker
 from broker_config.events import configure_logging
 from broker_config.home import ensure_home
+from broker_config.run_files import authority
 from cli.context import Invocation, pass_invocation
 
 
@@ -30,6 +31,6 @@ def run(invocation: Invocation, mqtt_host: str | None, mqtt_port: int | None) ->
         run_broker(
             invocation.folder,
             settings,
-            lambda address: click.echo(f"ready mqtt={address.host}:{address.port}"),
+            lambda address: click.echo(f"ready mqtt={authority(address.host, address.port)}"),
         )
     )

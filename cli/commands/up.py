@@ -126,7 +126,11 @@ async def _serve(
             "--http-port",
             str(http.port),
         )
-        click.echo(f"ready mqtt={mqtt.host}:{mqtt.port} http=http://{http.host}:{http.port}")
+        here = (
+            Address(os.getpid(), mqtt.host, mqtt.port),
+            Address(os.getpid(), http.host, http.port),
+        )
+        click.echo(f"ready mqtt={here[0].authority} http=http://{here[1].authority}")
         if demo:
             fleet = Child(
                 "simulate",

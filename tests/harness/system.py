@@ -118,7 +118,7 @@ class System:
         line = self._process.stdout.readline()
         found = READY.match(line.rstrip("\n"))
         assert found, f"not a ready line: {line!r}\n{self.log.read_text()[-2000:]}"
-        self.host, self.port, self.url = found[1], int(found[2]), found[3]
+        self.host, self.port, self.url = found[1].strip("[]"), int(found[2]), found[3]
 
     def stop(self) -> int:
         """SIGTERM; its exit code."""
