@@ -126,11 +126,8 @@ async def _serve(
             "--http-port",
             str(http.port),
         )
-        here = (
-            Address(os.getpid(), mqtt.host, mqtt.port),
-            Address(os.getpid(), http.host, http.port),
-        )
-        click.echo(f"ready mqtt={here[0].authority} http=http://{here[1].authority}")
+        mqtt_at, http_at = authority(mqtt.host, mqtt.port), authority(http.host, http.port)
+        click.echo(f"ready mqtt={mqtt_at} http=http://{http_at}")
         if demo:
             fleet = Child(
                 "simulate",
