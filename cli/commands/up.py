@@ -16,7 +16,7 @@ from broker_config.events import configure_logging, printable
 from broker_config.home import ensure_home, read_policy
 from broker_config.influx_token import read_token
 from broker_config.listening_port import check_mqtt_listener, check_port, free_port
-from broker_config.run_files import address_of, is_running, sole_process
+from broker_config.run_files import address_of, authority, is_running, sole_process
 from broker_config.stop_signal import stop_event
 from cli.commands.status import one_line
 from cli.context import Invocation, pass_invocation
