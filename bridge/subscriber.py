@@ -19,7 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from bridge.outcomes import Delivery
 from bridge.source import SourceState
 from broker_config.clock import now_ms, steady_ms
-from broker_config.errors import IotError
+from broker_config.errors import InternalError, IotError
 from broker_config.events import Event, record
 from broker_config.topics import Kind, is_valid_topic_name, matches, topic_for
 
@@ -84,6 +84,7 @@ class MqttSubscriber:
         self._last_beat_ms = 0
         self._state = SourceState(False, steady_ms(), f"not yet connected to {self._where}", None)
         self._client = self._make_client(password)
+        self._thread_name = f"paho-mqtt-client-{username}"
 
     def _make_client(self, password: str) -> Client:
         client = Client(
@@ -149,7 +150,12 @@ class MqttSubscriber:
 
         A subscription that died at the broker looks like devices that send nothing. Only a
         message that must come back tells the two apart.
+
+        Raises:
+            InternalError: paho's thread has died; only a new process helps.
         """
+        if not any(thread.name == self._thread_name for thread in threading.enumerate()):
+            raise InternalError("the MQTT client's thread has died")
         at_ms = steady_ms()
         if not self._state.connected or at_ms - self._last_beat_ms < BEAT_MS:
             return

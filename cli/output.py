@@ -77,7 +77,9 @@ def ago(at_ms: int | None, now_ms: int) -> str:
 
 
 @contextmanager
-def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress(
+    label: str, total: int | None, *, quiet: bool = False
+) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, on a terminal only; yields the function that moves it."""
     columns: list[Any] = [
         TextColumn(label),
@@ -85,9 +87,8 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     ]
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    ) as bar:
+    hidden = quiet or not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.update(task, completed=done)
 

@@ -62,6 +62,7 @@ SITES = ("cape-town", "durban", "johannesburg", "pretoria")
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="JSON Lines of `iotctl devices add --json`, for another broker.",
 )
+@click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.option("--json", "as_json", is_flag=True, help="The final counts as one JSON object.")
 @pass_invocation
 @click.pass_context
@@ -76,6 +77,7 @@ def simulate(
     mqtt_host: str | None,
     mqtt_port: int,
     credentials: Path | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Run simulated devices, each with its own credentials and outbox, over real MQTT.
@@ -90,11 +92,11 @@ def simulate(
         raise click.UsageError("--mqtt-host and --credentials belong together")
     if mqtt_host is not None and credentials is not None:
         boards = read_credentials(credentials)[:devices]
-        counts = _run(boards, mqtt_host, mqtt_port, rate, duration, count)
+        counts = _run(boards, mqtt_host, mqtt_port, rate, duration, count, quiet=quiet)
     else:
         with _enrolled(invocation, devices, prefix, rate) as boards:
             host, port = _running_broker(invocation)
-            counts = _run(boards, host, port, rate, duration, count)
+            counts = _run(boards, host, port, rate, duration, count, quiet=quiet)
     _print_counts(counts, as_json=as_json)
     if not counts.sent:
         ctx.exit(EXIT_UNREACHABLE)
@@ -148,11 +150,13 @@ def _run(
     rate_hz: float,
     duration_s: float | None,
     count: int | None,
+    *,
+    quiet: bool,
 ) -> FleetCounts:
     total = int(rate_hz * duration_s * len(boards)) if duration_s else None
     if count is not None:
         total = count * len(boards)
-    with progress("readings receipted", total) as moved:
+    with progress("readings receipted", total, quiet=quiet) as moved:
         return asyncio.run(_fleet(boards, host, port, rate_hz, duration_s, count, moved))
 
 

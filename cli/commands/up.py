@@ -140,6 +140,7 @@ async def _serve(
                     "demo",
                     "--rate",
                     str(DEMO_RATE_HZ),
+                    "--quiet",
                 ],
             )
             children.push_async_callback(fleet.stop)

@@ -14,6 +14,7 @@ from tests.harness.system import assert_balanced
 from tests.harness.waiting import wait_for
 
 if TYPE_CHECKING:
+    from tests.harness.stores import Store
     from tests.harness.system import Credentials, System
 
 REFUSED_BY_MOSQUITTO_PUB = 5
@@ -31,6 +32,26 @@ def refusal(system: System, code: str) -> dict[str, Any]:
         return found[0] if found else None
 
     return wait_for(look, what=f"refusal {code}")
+
+
+def test_each_refusal_has_its_code_whatever_the_database(system: System, store: Store) -> None:
+    kitchen = system.enrol("kitchen")
+    assert publish(kitchen, "{}", password="wrong") == REFUSED_BY_MOSQUITTO_PUB
+    assert publish(kitchen, "{}", topic="v1/cellar/readings") == 0
+    assert publish(kitchen, '{"values":{"temperature_c":21.5}') == 0
+    assert publish(kitchen, '{"values":{"humidity_pct":183}}') == 0
+    assert publish(kitchen, '{"values":{"humidity_pct":83}}') == 0
+    for code in (
+        "connect.bad_password",
+        "publish.topic_denied",
+        "payload.not_json",
+        "payload.out_of_range",
+    ):
+        assert refusal(system, code)["device"] == "kitchen"
+    ledger = system.settled(received=4)
+    assert (ledger["received"], ledger["stored"], ledger["refused"]) == (4, 1, 3)
+    assert_balanced(ledger)
+    assert store.count() == 1
 
 
 def test_a_wrong_password(embedded: System) -> None:
