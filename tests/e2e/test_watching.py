@@ -12,13 +12,11 @@ import pytest
 
 from tests.harness.mosquitto_clients import publish
 from tests.harness.stores import InfluxStore
-from tests.harness.system import clean_environment, iotctl, iotctl_command
+from tests.harness.system import System, assert_balanced, clean_environment, iotctl, iotctl_command
 from tests.harness.waiting import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.harness.system import System
 
 
 def get(system: System, path: str) -> tuple[int, str]:
@@ -144,3 +142,33 @@ def test_ten_thousand_devices_are_enrolled_in_one_go(embedded: System, tmp_path:
     )
     status = embedded.status()
     assert (status["level"], status["devices"]["never_seen"]) == ("ok", 10_000)
+
+
+def test_a_policy_that_became_too_strict_is_named_within_a_minute(home: Path) -> None:
+    """The outage that this system exists for: a setting refuses the devices' data."""
+    system = System(home)
+    system.start("--demo", "5")
+    system.settled(received=10)
+    assert system.stop() == 0
+    policy = home / "policy.toml"
+    policy.write_text(policy.read_text().replace("max = 100.0", "max = 1.0"))
+    system.start("--demo", "5")
+    try:
+        status = wait_for(
+            lambda: (s := system.status())["cause"] and s, what="named cause", deadline_s=60
+        )
+        assert status["level"] in ("degraded", "down")
+        assert status["cause"]["code"] == "payload.out_of_range"
+        assert status["refusals"][0]["devices"] == 5
+        innocent = {one["code"] for one in status["cause"]["ruled_out"]}
+        assert {"broker.unreachable", "store.unreachable", "journal.unwritable"} <= innocent
+        assert_balanced(status["ledger"])
+    finally:
+        system.stop()
+    policy.write_text(policy.read_text().replace("max = 1.0", "max = 100.0"))
+    system.start("--demo", "5")
+    try:
+        wait_for(lambda: system.status()["expected"] > 10, what="expected readings")
+        assert system.status()["level"] == "ok"
+    finally:
+        system.stop()
