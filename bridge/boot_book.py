@@ -32,7 +32,7 @@ class BootBook:
         """The state of one boot, from memory or from the journal.
 
         Raises:
-            JournalError: when the journal cannot be read.
+            StorageError: when the journal cannot be read.
         """
         key = (device, boot)
         state = self._known.get(key) or self._changed.get(key)

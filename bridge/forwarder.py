@@ -17,10 +17,10 @@ from bridge.readings import SUB_MS_NS
 from broker_config.clock import now_ms, steady_ms
 from broker_config.errors import (
     Disposition,
-    JournalError,
     SinkBusyError,
     SinkError,
     SinkUnreachableError,
+    StorageError,
 )
 from broker_config.events import Event, record
 from broker_config.refusals import REJECTED
@@ -111,7 +111,7 @@ class Forwarder:
             except SinkError as exc:
                 self._rows_wait = True
                 await self._wait(self._answers, self._failed(exc))
-            except JournalError as exc:
+            except StorageError as exc:
                 record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
                 await asyncio.sleep(BACKOFF_MIN_S)
 
@@ -120,7 +120,7 @@ class Forwarder:
 
         Raises:
             SinkError: the cursor has not moved.
-            JournalError: the cursor has not moved.
+            StorageError: the cursor has not moved.
         """
         loop = asyncio.get_running_loop()
         messages = await loop.run_in_executor(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from bridge.journal_reader import JournalReader
-from broker_config.errors import JournalError
+from broker_config.errors import StorageError
 from broker_config.sqlite_file import transaction
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Journal(JournalReader):
         """Open the file, making it where it is missing.
 
         Raises:
-            JournalError: when it cannot be used.
+            StorageError: when it cannot be used.
         """
         super().__init__(path, read_only=False)
         self._pending_rows = super().pending_rows()
@@ -64,7 +64,7 @@ class Journal(JournalReader):
     def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         return transaction(
             self._db,
-            lambda exc: JournalError(
+            lambda exc: StorageError(
                 f"cannot write {self._path} ({exc})",
                 "make room on the disk or make it writable; devices keep what has no receipt",
             ),
@@ -88,7 +88,7 @@ class Journal(JournalReader):
             heard: enrolled devices that made contact, and when, in ms since 1970 UTC.
 
         Raises:
-            JournalError: nothing was written.
+            StorageError: nothing was written.
         """
         with self._transaction() as db:
             for message in judged:
@@ -163,7 +163,7 @@ class Journal(JournalReader):
             heard: as for `append`.
 
         Raises:
-            JournalError: nothing was written.
+            StorageError: nothing was written.
         """
         publishes = sum(d.times for d in decisions if d.code.startswith("publish."))
         with self._transaction() as db:
@@ -205,7 +205,7 @@ class Journal(JournalReader):
         """Move the cursor past `messages`: the database has all of their rows but `rejected`.
 
         Raises:
-            JournalError: nothing was written; the same rows will be forwarded again, onto
+            StorageError: nothing was written; the same rows will be forwarded again, onto
                 themselves.
         """
         total = sum(len(message.rows) for message in messages)

@@ -13,7 +13,7 @@ import msgspec
 from bridge.outcomes import BootState, Ledger
 from bridge.readings import Row
 from bridge.seen import SeenRanges
-from broker_config.errors import JournalError
+from broker_config.errors import StorageError
 from broker_config.refusals import code_named
 from broker_config.sqlite_file import open_sqlite
 
@@ -125,7 +125,7 @@ class JournalReader:
         """Open the file.
 
         Raises:
-            JournalError: when it cannot be used, or is to be read and not there.
+            StorageError: when it cannot be used, or is to be read and not there.
         """
         self._path = path
         self._db = open_sqlite(path, _SCHEMA, version=_VERSION, read_only=read_only)
@@ -138,7 +138,7 @@ class JournalReader:
         """What is remembered of one boot; empty when nothing is.
 
         Raises:
-            JournalError: when the file cannot be read.
+            StorageError: when the file cannot be read.
         """
         rows = self._read(
             "SELECT ranges, offset_ms FROM boots WHERE device=? AND boot=?", device, boot
@@ -151,7 +151,7 @@ class JournalReader:
         """The next messages whose rows are to be forwarded, oldest first.
 
         Raises:
-            JournalError: when the file cannot be read.
+            StorageError: when the file cannot be read.
         """
         rows = self._read(
             "SELECT id, accepted FROM messages WHERE id > ? AND accepted > 0 ORDER BY id LIMIT ?",
@@ -174,7 +174,7 @@ class JournalReader:
         """The conservation of readings, each number counted by itself, at one instant.
 
         Raises:
-            JournalError: when the file cannot be read.
+            StorageError: when the file cannot be read.
         """
         self._read("BEGIN")
         try:
@@ -206,7 +206,7 @@ class JournalReader:
         """Refusals on record with their payload, newest first.
 
         Raises:
-            JournalError: when the file cannot be read.
+            StorageError: when the file cannot be read.
         """
         rows = self._read(
             "SELECT r.id, r.at_ms, r.device, r.topic, r.address, r.code, r.detail, r.rule,"
@@ -237,4 +237,4 @@ class JournalReader:
         try:
             return self._db.execute(statement, parameters).fetchall()
         except sqlite3.Error as exc:
-            raise JournalError(f"cannot read {self._path} ({exc})", "check the disk") from None
+            raise StorageError(f"cannot read {self._path} ({exc})", "check the disk") from None

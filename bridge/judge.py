@@ -53,7 +53,7 @@ def judge(delivery: Delivery, by: Judgement, *, arrival: int) -> Judged:
             but the time of receipt.
 
     Raises:
-        JournalError: when the memory of boots cannot be read. No payload makes it raise.
+        StorageError: when the memory of boots cannot be read. No payload makes it raise.
     """
     parsed = parse_topic(delivery.topic)
     if parsed is None or parsed.kind is not Kind.READINGS:

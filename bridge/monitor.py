@@ -17,7 +17,7 @@ from bridge.readings import SUB_MS_NS
 from bridge.verdict import Facts, judge_health
 from bridge.web.status import devices_answer, stale_answer, status_answer
 from broker_config.clock import now_ms, steady_ms
-from broker_config.errors import JournalError, NotRunningError
+from broker_config.errors import NotRunningError, StorageError
 from broker_config.events import Event, record
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Monitor:
             began_ms = steady_ms()
             try:
                 await self._measure()
-            except JournalError as exc:
+            except StorageError as exc:
                 record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
             took_s = (steady_ms() - began_ms) / 1000
             await asyncio.sleep(min(STALE_MS / 2000, max(EVERY_S, took_s / SHARE)))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bridge.judge import Judgement, judge
 from broker_config.clock import now_ms, steady_ms
-from broker_config.errors import JournalError
+from broker_config.errors import StorageError
 from broker_config.events import Event, record
 from broker_config.topics import Kind, is_identity, topic_for
 
@@ -120,7 +120,7 @@ class Pipeline:
                 )
                 judged = [judge(delivery, by, arrival=self._next_arrival()) for delivery in batch]
                 return judged, self._heard((m.device, m.delivery.received_ms) for m in judged)
-            except JournalError as exc:
+            except StorageError as exc:
                 self._boots.forget_changed()
                 await self._journal_failed(exc)
 
@@ -134,7 +134,7 @@ class Pipeline:
                         judged, boots, heard=heard, policy=self._revision, now_ms=now_ms()
                     )
                 )
-            except JournalError as exc:
+            except StorageError as exc:
                 await self._journal_failed(exc)
             else:
                 break
@@ -175,7 +175,7 @@ class Pipeline:
             try:
                 if await self._take_some_decisions(log):
                     continue
-            except JournalError as exc:
+            except StorageError as exc:
                 record(Event.DECISIONS_UNREADABLE, code=type(exc).__name__, problem=str(exc))
             await asyncio.sleep(DECISIONS_EVERY_S)
 
@@ -208,7 +208,7 @@ class Pipeline:
     async def _on_journal_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._journal_thread, work)
 
-    async def _journal_failed(self, exc: JournalError) -> None:
+    async def _journal_failed(self, exc: StorageError) -> None:
         if not self.journal_problem:
             record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
             self.journal_problem_since_ms = steady_ms()

@@ -57,7 +57,7 @@ async def run_bridge(home: Home, settings: Settings, on_ready: Callable[[Address
 
     Raises:
         ConfigurationError: port taken, policy unreadable, InfluxDB without a token.
-        JournalError: the journal cannot be used.
+        StorageError: the journal cannot be used.
     """
     check_port(settings.http.host, settings.http.port, flag="--http-port")
     with sole_process(home, "bridge"):

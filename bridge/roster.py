@@ -26,7 +26,7 @@ class Roster:
         """Every enrolled device, revoked ones included, by name.
 
         Raises:
-            JournalError: when the registry cannot be read.
+            StorageError: when the registry cannot be read.
         """
         self._follow()
         return self._devices
@@ -35,7 +35,7 @@ class Roster:
         """The site of every enrolled device.
 
         Raises:
-            JournalError: when the registry cannot be read.
+            StorageError: when the registry cannot be read.
         """
         self._follow()
         return self._sites
@@ -44,7 +44,7 @@ class Roster:
         """The enrolled devices whose credential was revoked.
 
         Raises:
-            JournalError: when the registry cannot be read.
+            StorageError: when the registry cannot be read.
         """
         self._follow()
         return self._revoked

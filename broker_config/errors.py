@@ -74,8 +74,11 @@ class BrokerVersionError(IotError):
     """The installed amqtt is not the version this broker was written against."""
 
 
-class JournalError(IotError):
-    """The journal cannot be read or written; nothing is acknowledged until it can be."""
+class StorageError(IotError):
+    """One of our files (journal, registry, log, store) cannot be read or written.
+
+    While it is the journal, nothing is acknowledged.
+    """
 
     disposition = Disposition.RETRY
 

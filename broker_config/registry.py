@@ -10,7 +10,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from broker_config import passwords
-from broker_config.errors import JournalError, RegistryError
+from broker_config.errors import RegistryError, StorageError
 from broker_config.policy import Role
 from broker_config.sqlite_file import open_sqlite, transaction
 from broker_config.topics import is_identity
@@ -118,7 +118,7 @@ class Registry:
         """Open the file, making it where it is missing.
 
         Raises:
-            JournalError: when the file cannot be used.
+            StorageError: when the file cannot be used.
         """
         self._db = open_sqlite(path, _SCHEMA, version=_VERSION)
         self._path = path
@@ -130,7 +130,7 @@ class Registry:
     def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         return transaction(
             self._db,
-            lambda exc: JournalError(f"cannot write {self._path} ({exc})", "check disk and rights"),
+            lambda exc: StorageError(f"cannot write {self._path} ({exc})", "check disk and rights"),
         )
 
     def add(self, wanted: Enrolment, *, now_ms: int) -> Credential:
@@ -282,7 +282,7 @@ class Registry:
         try:
             return self._db.execute(statement, parameters).fetchall()
         except sqlite3.Error as exc:
-            raise JournalError(f"cannot read {self._path} ({exc})", "check the disk") from None
+            raise StorageError(f"cannot read {self._path} ({exc})", "check the disk") from None
 
 
 def _issue(name: str) -> tuple[Credential, str]:

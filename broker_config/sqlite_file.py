@@ -12,7 +12,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from broker_config.errors import IotError, JournalError
+from broker_config.errors import IotError, StorageError
 from broker_config.home import FILE_MODE
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def open_sqlite(
         version: the schema's number, kept in `user_version`.
 
     Raises:
-        JournalError: when the file is not ours, of another version, damaged or not accessible.
+        StorageError: when the file is not ours, of another version, damaged or not accessible.
     """
     try:
         if read_only:
@@ -57,7 +57,7 @@ def open_sqlite(
             _make_private(path)
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.Error) as exc:
-        raise JournalError(
+        raise StorageError(
             f"cannot open {path} ({exc})", "check that it exists and is yours"
         ) from None
     try:
@@ -72,7 +72,7 @@ def open_sqlite(
             )
     except sqlite3.Error as exc:
         connection.close()
-        raise JournalError(
+        raise StorageError(
             f"cannot use {path} ({exc})", "set the file aside and start again"
         ) from None
     except IotError:
@@ -139,9 +139,9 @@ def _check_ownership(connection: sqlite3.Connection, path: Path, version: int) -
     if not application and not found and not tables:
         return
     if application != APPLICATION_ID:
-        raise JournalError(f"{path} is a database of another program", "set it aside")
+        raise StorageError(f"{path} is a database of another program", "set it aside")
     if found != version:
-        raise JournalError(
+        raise StorageError(
             f"{path} has schema version {found}, this program reads {version}",
             "run the version of the program that wrote it",
         )

@@ -30,10 +30,6 @@ class Kind(StrEnum):
     CMD = "cmd"
 
 
-FROM_DEVICE = frozenset({Kind.READINGS, Kind.HEARTBEAT, Kind.STATUS, Kind.CONFIG_STATE})
-TO_DEVICE = frozenset({Kind.RECEIPT, Kind.CONFIG, Kind.CMD})
-
-
 class DeviceTopic(NamedTuple):
     """A parsed `v1/<device>/<kind>`."""
 

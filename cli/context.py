@@ -47,7 +47,7 @@ class Invocation(NamedTuple):
 
         Raises:
             HomeError: there is no home.
-            JournalError: its registry cannot be used.
+            StorageError: its registry cannot be used.
         """
         require_home(self.folder)
         return Registry(self.folder.registry_file)

@@ -19,7 +19,7 @@ def open_sink(home: Home, settings: Settings, *, read_only: bool = False) -> Sin
     """The sink that the settings choose: InfluxDB where it has a URL, else the embedded store.
 
     Raises:
-        JournalError: when the embedded store cannot be used.
+        StorageError: when the embedded store cannot be used.
         ConfigurationError: when InfluxDB is configured without a token.
     """
     if settings.influx.url:

@@ -49,7 +49,7 @@ class EmbeddedSink:
         """Open the file, making it where it is missing.
 
         Raises:
-            JournalError: when the file cannot be used.
+            StorageError: when the file cannot be used.
         """
         self._path = path
         self._db = open_sqlite(path, _SCHEMA, version=_VERSION, read_only=read_only)

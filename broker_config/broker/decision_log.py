@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker_config.errors import JournalError
+from broker_config.errors import StorageError
 from broker_config.sqlite_file import open_sqlite, transaction
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class DecisionLog:
         """Open the log.
 
         Raises:
-            JournalError: when the file cannot be used, or is to be read and not there.
+            StorageError: when the file cannot be used, or is to be read and not there.
         """
         self._path = path
         self._db = open_sqlite(path, _SCHEMA, version=_VERSION, read_only=read_only)
@@ -133,13 +133,13 @@ class DecisionLog:
         """Write rows and forget the oldest beyond `MAX_ROWS`.
 
         Raises:
-            JournalError: nothing was written.
+            StorageError: nothing was written.
         """
         if not rows:
             return
         with transaction(
             self._db,
-            lambda exc: JournalError(f"cannot write {self._path} ({exc})", "check the disk"),
+            lambda exc: StorageError(f"cannot write {self._path} ({exc})", "check the disk"),
         ) as db:
             db.executemany(
                 f"INSERT INTO decisions ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)",
@@ -154,7 +154,7 @@ class DecisionLog:
         """The next rows after `last_id`, oldest first.
 
         Raises:
-            JournalError: when the file cannot be read.
+            StorageError: when the file cannot be read.
         """
         try:
             rows = self._db.execute(
@@ -162,5 +162,5 @@ class DecisionLog:
                 (last_id, limit),
             ).fetchall()
         except sqlite3.Error as exc:
-            raise JournalError(f"cannot read {self._path} ({exc})", "check the disk") from None
+            raise StorageError(f"cannot read {self._path} ({exc})", "check the disk") from None
         return [DecisionRecord(*row) for row in rows]

@@ -47,7 +47,7 @@ class Gatekeeper:
             will_topic: where its last will goes; it needs the right to publish there.
 
         Raises:
-            JournalError: when the registry cannot be read.
+            StorageError: when the registry cannot be read.
         """
         entry = self._registry.get(username) if username else None
         matches = (
@@ -81,7 +81,7 @@ class Gatekeeper:
         """Who that is, for a connection that was admitted.
 
         Raises:
-            JournalError: when the registry cannot be read.
+            StorageError: when the registry cannot be read.
         """
         entry = self._registry.get(username) if username else None
         return Principal(entry.name, entry.role) if entry else None

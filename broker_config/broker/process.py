@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from broker_config.broker.admission import AdmittingBroker
 from broker_config.broker.decision_log import DecisionLog
 from broker_config.broker.gatekeeper import Gatekeeper
-from broker_config.errors import BrokerVersionError, JournalError
+from broker_config.errors import BrokerVersionError, StorageError
 from broker_config.events import Event, record
 from broker_config.home import Home, read_policy
 from broker_config.listening_port import check_mqtt_listener
@@ -108,7 +108,7 @@ async def _flush_once(gatekeeper: Gatekeeper, log: DecisionLog) -> None:
     rows = gatekeeper.pending.take()
     try:
         await asyncio.to_thread(log.append, rows)
-    except JournalError as exc:
+    except StorageError as exc:
         gatekeeper.pending.give_back(rows)
         record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
         return

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bridge.boot_book import BootBook
 from bridge.outcomes import BootState
 from bridge.seen import SeenRanges
-from broker_config.errors import JournalError
+from broker_config.errors import StorageError
 from tests.bridge.examples import LAW
 
 Key = tuple[str, int]
@@ -121,7 +121,7 @@ def test_what_was_taken_is_not_taken_again() -> None:
 
 def test_a_journal_that_cannot_be_read_is_said_and_tried_again() -> None:
     disk = Disk()
-    answers = iter([JournalError("no"), None])
+    answers = iter([StorageError("no"), None])
 
     def load(device: str, boot: int) -> BootState:
         problem = next(answers)
@@ -130,6 +130,6 @@ def test_a_journal_that_cannot_be_read_is_said_and_tried_again() -> None:
         return disk.load(device, boot)
 
     book = BootBook(load)
-    with pytest.raises(JournalError):
+    with pytest.raises(StorageError):
         book.get("dev-1", 1)
     assert book.get("dev-1", 1).seen.ranges() == []

@@ -17,7 +17,6 @@ from bridge.line_protocol import READINGS, Point
 from bridge.outcomes import Ledger
 from broker_config.clock import steady_ms
 from broker_config.errors import (
-    JournalError,
     SinkBusyError,
     SinkError,
     SinkMissingError,
@@ -25,6 +24,7 @@ from broker_config.errors import (
     SinkTooLargeError,
     SinkUnauthorizedError,
     SinkUnreachableError,
+    StorageError,
 )
 from tests.bridge.examples import NOW_MS, judged, row
 from tests.bridge.wiring import Bridge, running, until
@@ -260,7 +260,7 @@ def test_a_journal_that_fails_after_the_write_makes_it_be_written_again_onto_its
         with Bridge(tmp_path) as bridge:
             commit(bridge, *numbered(4))
             bridge.journal._db.execute("PRAGMA query_only=ON")
-            with pytest.raises(JournalError):
+            with pytest.raises(StorageError):
                 await bridge.forwarder.forward_once()
             assert (bridge.latest, bridge.health.stored_ms("dev-1")) == ({}, None)
             bridge.journal._db.execute("PRAGMA query_only=OFF")

@@ -16,7 +16,7 @@ from bridge.outcomes import BootState, Judged, Ledger, RefusedReading
 from bridge.seen import SeenRanges
 from broker_config import refusals
 from broker_config.broker.decision_log import DecisionRecord
-from broker_config.errors import JournalError
+from broker_config.errors import StorageError
 from broker_config.refusals import refuse
 from tests.bridge.examples import NOW_MS, delivery, judged
 
@@ -202,7 +202,7 @@ def test_what_cannot_be_written_whole_is_not_written_at_all(journal: Journal, ta
     )
     message = judged(rows=2, duplicates=1, refused=1)
     boots = {("dev-1", 1): BootState(SeenRanges([(1, 2)]))}
-    with pytest.raises(JournalError, match="disk full"):
+    with pytest.raises(StorageError, match="disk full"):
         append(journal, message, boots=boots, heard={"dev-1": NOW_MS})
     journal._db.execute("DROP TRIGGER full")
     assert list(journal._db.iterdump()) == before
@@ -226,7 +226,7 @@ def test_a_database_that_takes_nothing_is_said_and_changes_nothing(
         ),
     }
     journal._db.execute("PRAGMA query_only=ON")
-    with pytest.raises(JournalError, match="cannot write"):
+    with pytest.raises(StorageError, match="cannot write"):
         writes[write]()
     assert journal.ledger() == Ledger(2, 0, 0, 0, 2)
     assert journal.pending(10) == [stored]
@@ -238,20 +238,20 @@ def test_a_database_that_takes_nothing_is_said_and_changes_nothing(
 def test_a_closed_journal_says_so(path: Path) -> None:
     journal = Journal(path)
     journal.close()
-    with pytest.raises(JournalError):
+    with pytest.raises(StorageError):
         append(journal, judged(rows=1))
-    with pytest.raises(JournalError):
+    with pytest.raises(StorageError):
         journal.pending(1)
 
 
 def test_a_journal_that_is_not_there_cannot_be_read(path: Path) -> None:
-    with pytest.raises(JournalError):
+    with pytest.raises(StorageError):
         JournalReader(path)
 
 
 def test_a_file_that_is_no_journal_is_said(path: Path) -> None:
     path.write_bytes(b"not a database" * 1_000)
-    with pytest.raises(JournalError):
+    with pytest.raises(StorageError):
         Journal(path)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bridge.boot_book import BootBook
 from bridge.judge import Judgement, judge
 from bridge.outcomes import BootState, Judged
-from broker_config.errors import JournalError
+from broker_config.errors import StorageError
 from broker_config.refusals import every_code
 from broker_config.topics import parse_topic
 from tests.bridge.examples import DAY_MS, LAW, NOW_MS, PAYLOADS, POLICY, delivery, nothing_known
@@ -236,8 +236,8 @@ def test_what_was_learned_is_what_has_to_be_written() -> None:
 
 def test_a_memory_that_cannot_be_read_is_said() -> None:
     def unreadable(_device: str, _boot: int) -> BootState:
-        raise JournalError("disk")
+        raise StorageError("disk")
 
     by = fresh()._replace(boots=BootBook(unreadable))
-    with pytest.raises(JournalError):
+    with pytest.raises(StorageError):
         judged(GOOD, by)

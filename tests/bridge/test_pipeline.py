@@ -12,7 +12,7 @@ from bridge import pipeline as pipeline_module
 from bridge.outcomes import BootState, Ledger
 from bridge.seen import SeenRanges
 from broker_config.broker.decision_log import DecisionLog, DecisionRecord
-from broker_config.errors import JournalError
+from broker_config.errors import StorageError
 from broker_config.registry import Enrolment, Registry
 from tests.bridge.examples import NOW_MS, delivery
 from tests.bridge.wiring import Bridge, running, until
@@ -107,7 +107,7 @@ def test_a_memory_that_cannot_be_read_for_a_while_marks_nothing_as_duplicate(
                 nonlocal failures
                 if device == "dev-2" and failures:
                     failures -= 1
-                    raise JournalError("cannot read journal.db")
+                    raise StorageError("cannot read journal.db")
                 return read(device, boot)
 
             bridge.boots._load = load
@@ -136,7 +136,7 @@ def test_a_registry_that_cannot_be_read_for_a_moment_loses_nothing_and_ends_noth
                 nonlocal reads
                 reads += 1
                 if reads == fails_at:
-                    raise JournalError("cannot read registry.db")
+                    raise StorageError("cannot read registry.db")
                 return sites()
 
             bridge.roster.sites = sometimes  # type: ignore[method-assign]  # the failure to test

@@ -24,13 +24,12 @@ from broker_config.policy import (
     parse_policy,
 )
 from broker_config.topics import (
-    FROM_DEVICE,
-    TO_DEVICE,
     Kind,
     is_valid_filter,
     is_valid_topic_name,
     parse_topic,
 )
+from tests.broker_config.shipped import FROM_DEVICE, TO_DEVICE
 
 from .shipped import SHIPPED, SHIPPED_TREE, changed
 from .strategies import UNTIMED, identities, topic_filters, topic_names, topics_of

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from broker_config.errors import JournalError, RegistryError
+from broker_config.errors import RegistryError, StorageError
 from broker_config.passwords import matches_password
 from broker_config.policy import Role
 from broker_config.registry import (
@@ -259,15 +259,15 @@ def test_no_secret_is_in_the_files_and_they_are_for_their_owner(tmp_path: Path) 
 def test_a_file_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     path = tmp_path / "registry.db"
     path.write_text("not a database")
-    with pytest.raises(JournalError, match="not a database"):
+    with pytest.raises(StorageError, match="not a database"):
         Registry(path)
 
 
 def test_a_closed_registry_says_so(registry: Registry) -> None:
     registry.close()
-    with pytest.raises(JournalError, match="cannot read"):
+    with pytest.raises(StorageError, match="cannot read"):
         registry.get("esp-1")
-    with pytest.raises(JournalError, match="cannot write"):
+    with pytest.raises(StorageError, match="cannot write"):
         registry.add(Enrolment("esp-1"), now_ms=1)
 
 

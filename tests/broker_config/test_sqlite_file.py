@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker_config.errors import Disposition, JournalError
+from broker_config.errors import Disposition, StorageError
 from broker_config.registry import Enrolment, Registry
 from broker_config.sqlite_file import APPLICATION_ID, BUSY_TIMEOUT_MS, open_sqlite, transaction
 
@@ -36,7 +36,7 @@ def names_in(path: Path, *, read_only: bool = False) -> list[str]:
 
 def refusal(path: Path, *, version: int = 1, read_only: bool = False) -> str:
     """The one line with which opening fails."""
-    with pytest.raises(JournalError) as caught:
+    with pytest.raises(StorageError) as caught:
         open_sqlite(path, SCHEMA, version=version, read_only=read_only)
     assert caught.value.disposition is Disposition.RETRY
     line = str(caught.value)
@@ -177,8 +177,8 @@ def test_a_connection_may_go_to_another_thread(tmp_path: Path) -> None:
         assert db.execute("SELECT name FROM things").fetchall() == [("x",)]
 
 
-def failed(exc: sqlite3.Error) -> JournalError:
-    return JournalError(f"cannot write ({exc})")
+def failed(exc: sqlite3.Error) -> StorageError:
+    return StorageError(f"cannot write ({exc})")
 
 
 def interrupted(db: sqlite3.Connection) -> None:
@@ -195,7 +195,7 @@ def test_a_transaction_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         with pytest.raises(ZeroDivisionError):
             interrupted(db)
         with (
-            pytest.raises(JournalError, match=r"cannot write .*UNIQUE"),
+            pytest.raises(StorageError, match=r"cannot write .*UNIQUE"),
             transaction(db, failed) as writing,
         ):
             writing.executemany("INSERT INTO things VALUES (?)", [("d",), ("a",)])
@@ -207,7 +207,7 @@ def test_a_transaction_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_transaction_on_a_closed_file_is_the_callers_error(tmp_path: Path) -> None:
     db = open_sqlite(tmp_path / "a.db", SCHEMA, version=1)
     db.close()
-    with pytest.raises(JournalError, match="cannot write"), transaction(db, failed):
+    with pytest.raises(StorageError, match="cannot write"), transaction(db, failed):
         pytest.fail("a closed file was written")
 
 

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 
 from broker_config.topics import (
-    FROM_DEVICE,
     MAX_TOPIC_BYTES,
-    TO_DEVICE,
     DeviceTopic,
     Kind,
     covers,
@@ -20,6 +18,7 @@ from broker_config.topics import (
     parse_topic,
     topic_for,
 )
+from tests.broker_config.shipped import FROM_DEVICE, TO_DEVICE
 
 from .strategies import UNTIMED, identities, topic_filters, topic_names, topics_of
 

@@ -11,7 +11,7 @@ import pytest
 from bridge.line_protocol import point_of
 from bridge.sinks import open_sink
 from bridge.sinks.embedded import EmbeddedSink
-from broker_config.errors import ConfigurationError, JournalError, SinkUnreachableError
+from broker_config.errors import ConfigurationError, SinkUnreachableError, StorageError
 from broker_config.home import Home
 from broker_config.settings import Influx, Secret, Settings
 from tests.bridge.examples import NOW_MS, row
@@ -35,7 +35,7 @@ def test_the_view_shows_readings_to_anything_that_reads_sqlite(tmp_path: Path) -
 
 def test_a_store_that_is_read_only_can_be_read_and_not_written(tmp_path: Path) -> None:
     path = tmp_path / "readings.db"
-    with pytest.raises(JournalError):
+    with pytest.raises(StorageError):
         EmbeddedSink(path, read_only=True)
     writer = EmbeddedSink(path)
     writer.write([point_of(row("dev-1"))])

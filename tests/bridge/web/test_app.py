@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.web.app import MAX_DEVICES_LISTED, make_app
-from broker_config.errors import JournalError, NotRunningError
+from broker_config.errors import NotRunningError, StorageError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -127,7 +127,7 @@ def test_the_status_is_the_monitor_s_own_as_json(client: Client) -> None:
 
 @pytest.mark.parametrize("path", ["/api/status", "/api/devices"])
 @pytest.mark.parametrize(
-    "error", [NotRunningError("under way", "ask again"), JournalError("cannot read registry.db")]
+    "error", [NotRunningError("under way", "ask again"), StorageError("cannot read registry.db")]
 )
 def test_what_cannot_be_answered_now_is_said_in_one_line(
     client: Client, monitor: ScriptedMonitor, path: str, error: Exception

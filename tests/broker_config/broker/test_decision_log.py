@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from broker_config import refusals
 from broker_config.broker import decision_log
 from broker_config.broker.decision_log import DecisionLog, DecisionRecord, PendingDecisions
-from broker_config.errors import JournalError
+from broker_config.errors import StorageError
 from broker_config.refusals import Code, refuse
 from tests.broker_config.strategies import UNTIMED
 
@@ -260,7 +260,7 @@ def test_an_append_that_fails_writes_nothing(tmp_path: Path) -> None:
     bad = a_record(2)._replace(code=None)  # type: ignore[arg-type]  # what the schema refuses
     with closing(DecisionLog(tmp_path / "broker.db")) as log:
         log.append([a_record(0)])
-        with pytest.raises(JournalError, match="cannot write"):
+        with pytest.raises(StorageError, match="cannot write"):
             log.append([a_record(1), bad])
         assert [row.device for row in log.read_after(0, 10)] == ["esp-0"]
         log.append([a_record(3)])
@@ -268,12 +268,12 @@ def test_an_append_that_fails_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_log_that_cannot_be_used_says_so_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(JournalError, match="cannot open"):
+    with pytest.raises(StorageError, match="cannot open"):
         DecisionLog(tmp_path / "broker.db", read_only=True)
     log = DecisionLog(tmp_path / "broker.db")
     log.close()
-    with pytest.raises(JournalError, match="cannot read") as read:
+    with pytest.raises(StorageError, match="cannot read") as read:
         log.read_after(0, 1)
-    with pytest.raises(JournalError, match="cannot write") as written:
+    with pytest.raises(StorageError, match="cannot write") as written:
         log.append([a_record(1)])
     assert "\n" not in f"{read.value}{written.value}"

@@ -8,7 +8,7 @@ import pytest
 
 from broker_config import refusals
 from broker_config.broker.gatekeeper import MAX_TOPIC_CHARS, Gatekeeper
-from broker_config.errors import JournalError
+from broker_config.errors import StorageError
 from broker_config.policy import Act, Principal, Role
 from broker_config.registry import Enrolment, Registry
 from tests.broker_config.shipped import SHIPPED
@@ -161,5 +161,5 @@ def test_what_is_not_delivered_is_no_refusal_of_the_receiver(door: Door) -> None
 
 def test_a_registry_that_cannot_be_read_lets_nobody_in(door: Door) -> None:
     door.registry.close()
-    with pytest.raises(JournalError):
+    with pytest.raises(StorageError):
         door.admit("esp-1", door.secret)
