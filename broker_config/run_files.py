@@ -46,8 +46,11 @@ def authority(host: str, port: int) -> str:
 
 
 @contextmanager
-def sole_process(home: Home, process: Process) -> Iterator[None]:
+def sole_process(home: Home, process: str) -> Iterator[None]:
     """Be the only process of that kind in this home, for as long as the block lasts.
+
+    Args:
+        process: a `Process`, or the name of a kind of one's own that may stand in a file name.
 
     Raises:
         ConfigurationError: when there is one already; it names its pid.
@@ -107,7 +110,7 @@ def announce(home: Home, process: Process, address: Address) -> None:
     write_private(_address_file(home, process), json.dumps(address._asdict()).encode())
 
 
-def retract(home: Home, process: Process) -> None:
+def retract(home: Home, process: str) -> None:
     """Take the address back when the process ends."""
     _address_file(home, process).unlink(missing_ok=True)
 
@@ -126,9 +129,9 @@ def address_of(home: Home, process: Process) -> Address | None:
         return None
 
 
-def _lock_file(home: Home, process: Process) -> Path:
+def _lock_file(home: Home, process: str) -> Path:
     return home.run_folder / f"{process}.lock"
 
 
-def _address_file(home: Home, process: Process) -> Path:
+def _address_file(home: Home, process: str) -> Path:
     return home.run_folder / f"{process}.json"

@@ -15,9 +15,9 @@ from broker_config.clock import now_ms
 from broker_config.errors import ConfigurationError
 from broker_config.events import configure_logging
 from broker_config.registry import Enrolment
-from broker_config.run_files import address_of
+from broker_config.run_files import address_of, sole_process
 from broker_config.stop_signal import stop_event
-from cli.context import Invocation, pass_invocation
+from cli.context import Invocation, identity, pass_invocation
 from cli.durations import Duration
 from cli.output import print_json, progress
 from cli.simulator.connecting import Credentials
@@ -51,7 +51,11 @@ SITES = ("cape-town", "durban", "johannesburg", "pretoria")
 @click.option("--duration", type=Duration(), help="How long to take readings.  [default: no end]")
 @click.option("--count", type=click.IntRange(1), help="How many readings each device takes.")
 @click.option(
-    "--prefix", default="sim", show_default=True, help="Device ids are PREFIX-001 and on."
+    "--prefix",
+    default="sim",
+    show_default=True,
+    callback=identity,
+    help="Device ids are PREFIX-001 and on.",
 )
 @click.option("--mqtt-host", help="Another broker; needs --credentials.")
 @click.option(
@@ -94,7 +98,10 @@ def simulate(
         boards = read_credentials(credentials)[:devices]
         counts = _run(boards, mqtt_host, mqtt_port, rate, duration, count, quiet=quiet)
     else:
-        with _enrolled(invocation, devices, prefix, rate) as boards:
+        _running_broker(invocation)
+        # Two with the same names would rotate each other's secrets.
+        alone = sole_process(invocation.folder, f"simulate-{prefix}")
+        with alone, _enrolled(invocation, devices, prefix, rate) as boards:
             host, port = _running_broker(invocation)
             counts = _run(boards, host, port, rate, duration, count, quiet=quiet)
     _print_counts(counts, as_json=as_json)
@@ -117,7 +124,6 @@ def _enrolled(
     invocation: Invocation, devices: int, prefix: str, rate_hz: float
 ) -> Iterator[list[Credentials]]:
     """Boards enrolled in this home for as long as the block lasts."""
-    _running_broker(invocation)
     wanted = [
         Enrolment(
             f"{prefix}-{number:03d}",

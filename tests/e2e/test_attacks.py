@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import subprocess
 import threading
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,13 @@ import pytest
 from tests.e2e.test_bad_input import assert_one_line
 from tests.e2e.test_refusals import REFUSED_BY_MOSQUITTO_PUB, refusal
 from tests.harness.mosquitto_clients import publish
-from tests.harness.system import System, assert_balanced, iotctl
+from tests.harness.system import (
+    System,
+    assert_balanced,
+    clean_environment,
+    iotctl,
+    iotctl_command,
+)
 from tests.harness.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -92,6 +99,24 @@ def test_the_simulator_takes_no_real_device_over(embedded: System) -> None:
     again = ("simulate", "--devices", "2", "--count", "3", "--rate", "100")
     assert embedded.iotctl(*again).code == 0
     assert embedded.iotctl(*again).code == 0
+
+
+def test_two_simulators_do_not_take_each_other_s_names(embedded: System) -> None:
+    first = subprocess.Popen(
+        iotctl_command(embedded.home, "simulate", "--devices", "1", "--rate", "5"),
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: embedded.status()["ledger"]["stored"] > 2, what="flow")
+        assert_one_line(embedded.iotctl("simulate", "--devices", "1"), 2, "already has a running")
+        other = embedded.iotctl("simulate", "--devices", "1", "--prefix", "other", "--count", "1")
+        assert other.code == 0
+    finally:
+        first.terminate()
+        first.wait(20)
+    assert_one_line(embedded.iotctl("simulate", "--prefix", "a/b"), 2, "a/b")
 
 
 def test_a_rotated_credential_of_the_bridge_heals_by_itself(embedded: System) -> None:
