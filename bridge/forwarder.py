@@ -89,7 +89,7 @@ class Forwarder:
         self._journal, self._journal_thread = journal, journal_thread
         self._sink, self._sink_thread = sink, sink_thread
         self._revision = policy_revision
-        self._batch_messages = batch_messages
+        self._batch_messages = self._limit = batch_messages
         self._on_stored, self._on_refused = on_stored, on_refused
         self._latest = latest
         self._something_new = asyncio.Event()
@@ -110,6 +110,8 @@ class Forwarder:
                     await self._wait(self._something_new, IDLE_S)
             except SinkError as exc:
                 self._rows_wait = True
+                # A database that is too slow for the time-out takes smaller batches.
+                self._limit = max(1, self._limit // 2)
                 await self._wait(self._answers, self._failed(exc))
             except StorageError as exc:
                 record(Event.JOURNAL_UNWRITABLE, code=type(exc).__name__, problem=str(exc))
@@ -124,7 +126,7 @@ class Forwarder:
         """
         loop = asyncio.get_running_loop()
         messages = await loop.run_in_executor(
-            self._journal_thread, self._journal.pending, self._batch_messages
+            self._journal_thread, self._journal.pending, self._limit
         )
         if not messages:
             return False
@@ -144,6 +146,7 @@ class Forwarder:
             ),
         )
         self._rows_wait = False
+        self._limit = min(self._batch_messages, self._limit * 2)
         self._succeeded()
         for bad in rejected:
             self._on_refused(REJECTED.name, bad.row.device, 1, steady_ms())

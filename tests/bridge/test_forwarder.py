@@ -184,6 +184,28 @@ def test_a_database_that_refuses_everything_is_not_the_rows_fault(tmp_path: Path
     asyncio.run(scenario())
 
 
+def test_a_database_that_is_too_slow_for_large_batches_gets_small_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time-out says nothing of why; the same batch again would never end."""
+    monkeypatch.setattr(forwarder_module, "BACKOFF_MIN_S", 0.001)
+    monkeypatch.setattr(forwarder_module, "BACKOFF_MAX_S", 0.002)
+
+    def slow(points: Sequence[Point]) -> None:
+        if len(points) > 3:
+            raise SinkUnreachableError("timed out")
+
+    async def scenario() -> None:
+        with Bridge(tmp_path) as bridge:
+            commit(bridge, *numbered(40))
+            bridge.sink.before_write = slow
+            async with running(bridge.forwarder.run()):
+                await until(lambda: not bridge.journal.pending_rows())
+            assert [number_of(point) for point in bridge.sink.taken] == list(range(40))
+
+    asyncio.run(scenario())
+
+
 def test_a_rejected_row_is_a_refusal_in_the_status_too(tmp_path: Path) -> None:
     async def scenario() -> None:
         with Bridge(tmp_path) as bridge:
