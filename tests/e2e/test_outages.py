@@ -68,7 +68,7 @@ def load(system: System, request: pytest.FixtureRequest) -> Iterator[Load]:
     running.stop()
 
 
-@pytest.mark.parametrize("load", [45], indirect=True)
+@pytest.mark.parametrize("load", [60], indirect=True)
 def test_the_bridge_is_killed_ten_times_under_load(
     system: System, store: Store, load: Load
 ) -> None:
@@ -77,6 +77,7 @@ def test_the_bridge_is_killed_ten_times_under_load(
         wait_for(partial(_more_rows, store, store.count()), what=f"rows before kill {kill + 1}")
         killed = system.kill("bridge")
         system.wait_restarted("bridge", killed)
+    assert load.running
     counts = load.counts()
     assert counts["receipted"] == counts["taken"] > 0
     assert (counts["waiting"], counts["overflowed"], counts["refused"]) == (0, 0, 0)
