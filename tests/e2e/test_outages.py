@@ -68,7 +68,8 @@ def load(system: System, request: pytest.FixtureRequest) -> Iterator[Load]:
     running.stop()
 
 
-@pytest.mark.parametrize("load", [60], indirect=True)
+@pytest.mark.parametrize("load", [55], indirect=True)
+@pytest.mark.parametrize("store", ["influxdb"], indirect=True)
 def test_the_bridge_is_killed_ten_times_under_load(
     system: System, store: Store, load: Load
 ) -> None:
